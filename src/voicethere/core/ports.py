@@ -1,0 +1,273 @@
+"""The ports: what the roles need of the world, said without naming who gives it.
+
+An adapter (`voicethere.adapters.*`) implements a port; a fake (`voicethere.testing`) too; all of them
+pass the port's contract tests. Audio is always signed 16-bit little-endian mono PCM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from voicethere.wire.queue import QueueItem
+from voicethere.wire.relay import ToRunner, ToService
+
+# ------------------------------------------------------------------ time
+
+
+class Clock(Protocol):
+    """Both kinds of time. Tests pass one that they move themselves."""
+
+    def now(self) -> float:
+        """Seconds since the epoch (for what people read)."""
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never jumps (for timers)."""
+
+
+# ------------------------------------------------------------------ the error queue
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """One item received. `item` is None where `data` is not one (poison): the worker dead-letters it."""
+
+    position: str
+    data: bytes
+    item: QueueItem | None
+    problem: str | None = None
+
+
+class QueueUnavailable(Exception):
+    """The queue cannot take or give items now; nothing was accepted."""
+
+
+class ErrorQueuePort(Protocol):
+    """The `session-errors` queue: delivered at least once, in the order of one producer."""
+
+    async def put(self, items: Sequence[QueueItem]) -> None:
+        """Return once all items are durable.
+
+        Raises:
+            QueueUnavailable: none was accepted.
+        """
+
+    async def receive(self, *, limit: int, wait_seconds: float) -> Sequence[Delivery]:
+        """Up to `limit` items that are not acknowledged yet, oldest first; empty after `wait_seconds`."""
+
+    async def acknowledge(self, positions: Sequence[str]) -> None:
+        """Forget these items: they are committed elsewhere."""
+
+    async def depth(self) -> int:
+        """How many items are not acknowledged."""
+
+    async def aclose(self) -> None:
+        """Release what the adapter holds; what was put stays."""
+
+
+# ------------------------------------------------------------------ the sandbox
+
+
+class SandboxLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one child may use."""
+
+    memory_bytes: int = 512 * 1024 * 1024
+    cpu_seconds: int = 3600
+    open_files: int = 128
+    processes: int = 64
+    file_bytes: int = 16 * 1024 * 1024
+
+
+class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run. `entry_point` is `module:function`, called in the confined child as
+    `function(channel_fd: int)`; `channel_fd` is a stream socket of frames (see `wire.ipc`).
+
+    `environment` is the whole of `os.environ`; `read_only` are the paths it may read besides the
+    interpreter and its libraries.
+    """
+
+    entry_point: str
+    environment: Mapping[str, str]
+    read_only: Sequence[Path]
+    limits: SandboxLimits = SandboxLimits()
+
+
+class ChildExit(msgspec.Struct, frozen=True, kw_only=True):
+    """How a child ended: exactly one of `exit_status` and `signal` is set."""
+
+    exit_status: int | None = None
+    signal: int | None = None
+    out_of_memory: bool = False
+
+
+class OutputLine(msgspec.Struct, frozen=True):
+    """One line that the child wrote to `stdout` or `stderr` (bounded; the rest is dropped and counted)."""
+
+    stream: str
+    text: str
+
+
+class ChildProcess(Protocol):
+    """A running, confined child."""
+
+    @property
+    def pid(self) -> int: ...
+
+    async def send(self, frame: bytes) -> None:
+        """Send one frame's payload; waits for room. A child that is gone swallows it silently."""
+
+    def frames(self) -> AsyncIterator[bytes]:
+        """Frames from the child, until it is gone. A frame past `MAX_FRAME_BYTES` kills the child."""
+
+    def output(self) -> AsyncIterator[OutputLine]:
+        """Lines of standard output and error, until both are closed."""
+
+    async def wait(self) -> ChildExit:
+        """Return when the process has ended. May be awaited by several."""
+
+    def kill(self) -> None:
+        """SIGKILL, now; harmless when it has ended."""
+
+    async def aclose(self) -> None:
+        """Kill if need be, reap, close every descriptor, remove the scratch folder."""
+
+
+class SandboxUnavailable(Exception):
+    """No child can be started; the words say which mechanism is missing or what failed."""
+
+
+class Mechanism(msgspec.Struct, frozen=True, kw_only=True):
+    """One confinement mechanism of this machine."""
+
+    name: str
+    available: bool
+    note: str = ""
+
+
+class SandboxPort(Protocol):
+    """Starts confined children."""
+
+    async def start(self, spec: ChildSpec) -> ChildProcess:
+        """Raises SandboxUnavailable where it cannot."""
+
+    def mechanisms(self) -> Sequence[Mechanism]:
+        """What confines children here, and what is missing."""
+
+    async def aclose(self) -> None:
+        """End every child and the machinery that starts them."""
+
+
+# ------------------------------------------------------------------ speech
+
+
+class SpeechProviderError(Exception):
+    """A speech provider failed; the words say which and how. A session event, never a crash."""
+
+
+class Synthesizer(Protocol):
+    """Text to speech."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of what `synthesize` yields."""
+
+    def synthesize(self, text: str) -> AsyncIterator[bytes]:
+        """PCM chunks as they are made. Closing the iterator cancels.
+
+        Raises:
+            SpeechProviderError: the provider failed.
+        """
+
+    async def aclose(self) -> None: ...
+
+
+class Transcript(msgspec.Struct, frozen=True, kw_only=True):
+    """What was recognized; `text` is empty where nothing was understood."""
+
+    text: str
+    confidence: float | None = None
+
+
+class Recognizer(Protocol):
+    """Speech to text, one utterance at a time."""
+
+    async def recognize(self, pcm: bytes, *, hints: Sequence[str]) -> Transcript:
+        """Recognize one whole utterance: 16 kHz PCM. `hints` are the agent's `commands`.
+
+        Raises:
+            SpeechProviderError: the provider failed.
+        """
+
+    async def aclose(self) -> None: ...
+
+
+class VoiceActivity(Protocol):
+    """Decides for one session when its user speaks. Not async: a few microseconds to a millisecond."""
+
+    @property
+    def frame_samples(self) -> int:
+        """How many 16-kHz samples one call of `is_speech` takes."""
+
+    def is_speech(self, frame: bytes) -> bool:
+        """Whether this frame of 16-kHz PCM is speech."""
+
+
+class SpeechSuite(Protocol):
+    """What a runner speaks and listens with."""
+
+    @property
+    def synthesizer(self) -> Synthesizer: ...
+
+    @property
+    def recognizer(self) -> Recognizer: ...
+
+    def new_voice_activity(self) -> VoiceActivity:
+        """One per session: it keeps state between frames."""
+
+    async def aclose(self) -> None: ...
+
+
+# ------------------------------------------------------------------ the relay
+
+
+class RunnerLink(Protocol):
+    """A runner's end of the relay. Reconnects by itself; while it is away, what is sent is dropped."""
+
+    async def send(self, message: ToService) -> None: ...
+
+    def messages(self) -> AsyncIterator[ToRunner]:
+        """Messages for this runner, until `aclose`."""
+
+    async def aclose(self) -> None: ...
+
+
+class RunnerAway(Exception):
+    """No such runner is linked now."""
+
+
+class RelayHub(Protocol):
+    """The session service's end of the relay."""
+
+    async def send(self, runner_id: str, message: ToRunner) -> None:
+        """Raises RunnerAway where that runner is not linked."""
+
+    def messages(self) -> AsyncIterator[tuple[str, ToService | None]]:
+        """`(runner_id, message)`; None in place of a message: that runner's link is gone."""
+
+    async def aclose(self) -> None: ...
+
+
+# ------------------------------------------------------------------ bundles
+
+
+class BundleStore(Protocol):
+    """Keeps uploaded bundles by the SHA-256 of their bytes (hex)."""
+
+    async def put(self, checksum: str, data: bytes) -> None: ...
+
+    async def get(self, checksum: str) -> bytes:
+        """Raises KeyError where there is none."""
+
+    async def delete(self, checksum: str) -> None: ...

@@ -1,0 +1,166 @@
+"""Messages between the session service and the runners, in whatever way a relay carries them.
+
+Everything here is between our own processes. What a relay loses (because one side restarted) must not
+lose an error: errors and ends of sessions go through the queue (`wire.queue`), never only through here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from voicethere.wire.session_api import FailureCode, IceServer, Mode
+from voicethere.wire.settings import SessionSettings
+
+
+class _ToRunner(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
+    pass
+
+
+class _ToService(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
+    pass
+
+
+class DeployedAgent(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deploy froze: the build, the settings and the environment that its sessions run with."""
+
+    project_id: str
+    build_id: str
+    bundle_checksum: str
+    mode: Mode
+    settings: SessionSettings
+    environment: dict[str, str] = {}
+    secrets: dict[str, str] = {}
+    client_speak_enabled: bool = False
+
+
+# ------------------------------------------------------------------ session service → runner
+
+
+class AssignSession(_ToRunner, tag="assign_session"):
+    """Host this session; answered by `SessionAccepted` or `SessionRefused`."""
+
+    session_id: str
+    room_id: str
+    agent: DeployedAgent
+    ice_servers: list[IceServer] = []
+    customer_context: dict[str, Any] | None = None
+
+
+class CancelSession(_ToRunner, tag="cancel_session"):
+    """Nobody joined in time, or the service gave the session up: end it without an error."""
+
+    session_id: str
+
+
+class PeerJoinedRoom(_ToRunner, tag="peer_joined"):
+    """A peer joined, or joined again with the same id (the earlier socket is replaced): offer to `client-` ids."""
+
+    session_id: str
+    peer_id: str
+
+
+class PeerLeftRoom(_ToRunner, tag="peer_left"):
+    """A peer's signaling socket is gone."""
+
+    session_id: str
+    peer_id: str
+
+
+class SignalFromPeer(_ToRunner, tag="signal_from_peer"):
+    """A message that a peer addressed to the runner: signaling JSON text, checked to be of this room."""
+
+    session_id: str
+    peer_id: str
+    message: str
+
+
+class TokenIssued(_ToRunner, tag="token_issued"):
+    """Answer to `TokenWanted`. `expires_at` is a wire time."""
+
+    session_id: str
+    token: str
+    expires_at: str
+
+
+class Drain(_ToRunner, tag="drain"):
+    """Take no more sessions."""
+
+
+ToRunner = AssignSession | CancelSession | PeerJoinedRoom | PeerLeftRoom | SignalFromPeer | TokenIssued | Drain
+
+
+# ------------------------------------------------------------------ runner → session service
+
+
+class RunnerHello(_ToService, tag="runner_hello"):
+    """First message of a runner's link. `sessions` are those that it hosts already (the service restarted)."""
+
+    runner_id: str
+    capacity: int
+    sessions: list[str] = []
+
+
+class Heartbeat(_ToService, tag="heartbeat"):
+    """Every second; `active` is the number of sessions hosted."""
+
+    active: int
+
+
+class SessionAccepted(_ToService, tag="session_accepted"):
+    """The runner is ready for the session's peer."""
+
+    session_id: str
+
+
+class SessionRefused(_ToService, tag="session_refused"):
+    """The runner cannot host the session."""
+
+    session_id: str
+    failure_code: FailureCode
+    message: str
+
+
+class SignalToPeer(_ToService, tag="signal_to_peer"):
+    """Signaling JSON text for one peer of the session's room."""
+
+    session_id: str
+    peer_id: str
+    message: str
+
+
+class TokenWanted(_ToService, tag="token_wanted"):
+    """The runner wants a fresh join token to pass to the client."""
+
+    session_id: str
+
+
+class RoomClosed(_ToService, tag="room_closed"):
+    """The session is over: refuse its token, close its sockets. Its row follows through the queue."""
+
+    session_id: str
+
+
+ToService = (
+    RunnerHello | Heartbeat | SessionAccepted | SessionRefused | SignalToPeer | TokenWanted | RoomClosed
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_to_runner = msgspec.msgpack.Decoder(ToRunner)
+_to_service = msgspec.msgpack.Decoder(ToService)
+
+
+def encode(message: ToRunner | ToService) -> bytes:
+    """One message as msgpack."""
+    return _encoder.encode(message)
+
+
+def decode_to_runner(data: bytes) -> ToRunner:
+    """Raises msgspec.DecodeError where it is none."""
+    return _to_runner.decode(data)
+
+
+def decode_to_service(data: bytes) -> ToService:
+    """Raises msgspec.DecodeError where it is none."""
+    return _to_service.decode(data)

@@ -1,0 +1,33 @@
+"""Session settings of a project: types, defaults and ranges (contract: control-plane.md)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from voicethere.wire.session_api import Mode
+
+IdleSeconds = Annotated[int, Meta(ge=30, le=86_400)]
+
+
+class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Applied on the next deploy."""
+
+    error_message: Annotated[str, Meta(max_length=500)] = "Sorry, something went wrong."
+    idle_timeout_enabled: bool = True
+    idle_timeout_seconds: IdleSeconds = 30
+    data_only_idle_timeout_seconds: IdleSeconds = 30
+    idle_timeout_voice_activity: bool = True
+    idle_timeout_dc_inbound: bool = True
+    stt_enabled: bool = True
+    conversation_history_enabled: bool = True
+    client_stack_traces: bool = True
+
+
+class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a project's sessions are run."""
+
+    mode: Mode = Mode.VOICE
+    client_speak_enabled: bool = False
