@@ -271,3 +271,19 @@ class BundleStore(Protocol):
         """Raises KeyError where there is none."""
 
     async def delete(self, checksum: str) -> None: ...
+
+
+class BundleReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What loading a bundle in the real sandbox came to. `problem` is None where it is fine."""
+
+    hooks: Sequence[str] = ()
+    commands: Sequence[str] = ()
+    problem: str | None = None
+    stack: str | None = None
+    log_lines: Sequence[str] = ()
+
+
+class BundleVerifier(Protocol):
+    """Loads a bundle as a session would, and says what it registers."""
+
+    async def verify(self, data: bytes) -> BundleReport: ...
