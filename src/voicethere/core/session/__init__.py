@@ -1,0 +1,7 @@
+"""The life of one session, as a pure state machine: `machine` has the rules."""
+
+from voicethere.core.session import effects, events
+from voicethere.core.session.events import AgentInput, Event, Timer
+from voicethere.core.session.machine import Phase, Rules, SessionState, step
+
+__all__ = ["AgentInput", "Event", "Phase", "Rules", "SessionState", "Timer", "effects", "events", "step"]

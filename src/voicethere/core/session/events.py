@@ -1,0 +1,144 @@
+"""What can happen to a session: the machine's input (see `machine` for what each leads to)."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+from voicethere.errors.causes import Cause, Crash, HandlerFailure
+from voicethere.wire.ipc import DataChannelBinary, DataChannelMessage, SpeechEventMessage
+
+AgentInput = DataChannelMessage | DataChannelBinary | SpeechEventMessage
+"""What a client's doing becomes for the agent."""
+
+
+class Timer(enum.StrEnum):
+    """The timers a session may have running."""
+
+    HELLO = "hello"
+    TELL = "tell"
+    REJOIN = "rejoin"
+    IDLE = "idle"
+    IDLE_GRACE = "idle_grace"
+    DRAIN_SPEECH = "drain_speech"
+    END_HOOK = "end_hook"
+    CRASH_SPEECH = "crash_speech"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something happened."""
+
+
+class AgentReady(Event, frozen=True, kw_only=True):
+    """The bundle is loaded and `on_agent_start` is done."""
+
+    has_idle_hook: bool = False
+
+
+class AgentStarted(Event, frozen=True, kw_only=True):
+    """`on_session_start` is done."""
+
+
+class AgentEnded(Event, frozen=True, kw_only=True):
+    """`on_session_end` is done."""
+
+
+class HandlerFailed(Event, frozen=True, kw_only=True):
+    """A hook raised; `error_hook` has run."""
+
+    failure: HandlerFailure
+
+
+class AgentGone(Event, frozen=True, kw_only=True):
+    """The agent's process is gone without being asked."""
+
+    crash: Crash
+
+
+class ControlOpened(Event, frozen=True, kw_only=True):
+    """voice-control is open: the first time, or again after a loss."""
+
+
+class HelloReceived(Event, frozen=True, kw_only=True):
+    """The client's `session_hello` (a context that is within its limits)."""
+
+    customer_context: dict[str, Any]
+
+
+class ClientSent(Event, frozen=True, kw_only=True):
+    """A message or speech event for the agent. `voice`: it is speech, not channel traffic."""
+
+    message: AgentInput
+    voice: bool = False
+
+
+class Activity(Event, frozen=True, kw_only=True):
+    """Somebody did something that the agent is not told of: a keepalive, or speech on either side."""
+
+    voice: bool
+
+
+class ClientClosed(Event, frozen=True, kw_only=True):
+    """The client's `session_close`."""
+
+
+class AgentDisconnects(Event, frozen=True, kw_only=True):
+    """The agent asked for the session's end."""
+
+    reason: str | None = None
+
+
+class PeerLost(Event, frozen=True, kw_only=True):
+    """The peer connection is gone; it may come back."""
+
+
+class IdleHookDone(Event, frozen=True, kw_only=True):
+    """`on_idle_timeout` is over; `failure` is set if it raised."""
+
+    failure: HandlerFailure | None = None
+
+
+class RunnerFault(Event, frozen=True, kw_only=True):
+    """Something of the runner failed in a way that this session cannot survive."""
+
+    cause: Cause
+
+
+class Cancelled(Event, frozen=True, kw_only=True):
+    """The session service gave the session up: nobody joined."""
+
+
+class ShuttingDown(Event, frozen=True, kw_only=True):
+    """The runner is going away."""
+
+
+class SpeechDrained(Event, frozen=True, kw_only=True):
+    """All speech that was queued has been played."""
+
+
+class CrashSpeechDone(Event, frozen=True, kw_only=True):
+    """The crash message was played; `failure` says why it was not."""
+
+    failure: Cause | None = None
+
+
+class Flushed(Event, frozen=True, kw_only=True):
+    """Everything on voice-control was acknowledged, or the time for that is over."""
+
+
+class TornDown(Event, frozen=True, kw_only=True):
+    """The peer and the agent's process are gone; `failure` says what could not be closed."""
+
+    failure: Cause | None = None
+
+
+class RecordsDurable(Event, frozen=True, kw_only=True):
+    """Every error recorded so far is durable."""
+
+
+class TimerFired(Event, frozen=True, kw_only=True):
+    """A timer set before ran out."""
+
+    timer: Timer

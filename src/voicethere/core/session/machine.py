@@ -1,0 +1,524 @@
+"""The life of one session: a pure state machine that the runner drives.
+
+`step(state, event, rules)` gives the next state and the effects to carry out, in order. It knows nothing of
+WebRTC, processes, queues or clocks: timers are effects with a name, and come back as `TimerFired`.
+
+The rules (contract: control-channel.md, "How a session fails"; session-api.md; signaling.md)
+
+- A session is *opening* until the agent has its `session_start`: that waits for the agent to be loaded, for
+  voice-control to be open, and for the client's `session_hello` or half a second.
+- What a client sends before that is kept (bounded) and handed over right behind `session_start`.
+- The first thing that ends a session wins. Exactly one error with `recoverable: false` is told to the client,
+  and none after it; what fails later (crash speech, teardown) is recorded and not told.
+- An error is told at once where voice-control is open, and else as soon as it opens: a session whose agent
+  died before its client arrived waits for that client, within limits.
+- *Failing* is: told, then the crash message where there is audio. Then, as for every end: flush, tear down,
+  and the end is queued only once every error is durable.
+- A clean end (the client's or the agent's wish) gives `on_session_end` its chance and records nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from voicethere.core.session.effects import (
+    AwaitRecords,
+    CancelTimer,
+    DrainSpeech,
+    Effect,
+    EndAgentSession,
+    Flush,
+    QueueEnd,
+    Record,
+    RunIdleHook,
+    SendClose,
+    SetTimer,
+    SpeakCrashMessage,
+    StartSession,
+    StopSpeech,
+    TearDown,
+    Tell,
+    ToAgent,
+)
+from voicethere.core.session.events import (
+    Activity,
+    AgentDisconnects,
+    AgentEnded,
+    AgentGone,
+    AgentInput,
+    AgentReady,
+    AgentStarted,
+    Cancelled,
+    ClientClosed,
+    ClientSent,
+    ControlOpened,
+    CrashSpeechDone,
+    Event,
+    Flushed,
+    HandlerFailed,
+    HelloReceived,
+    IdleHookDone,
+    PeerLost,
+    RecordsDurable,
+    RunnerFault,
+    ShuttingDown,
+    SpeechDrained,
+    Timer,
+    TimerFired,
+    TornDown,
+)
+from voicethere.errors.causes import Cause
+from voicethere.errors.codes import SessionErrorCode
+from voicethere.wire.control_channel import EndReason
+
+MAX_EARLY_INPUTS = 256
+
+
+class Phase(enum.StrEnum):
+    """Where a session stands; it only ever moves down this list."""
+
+    OPENING = "opening"
+    LIVE = "live"
+    IDLE_HOOK = "idle_hook"
+    DRAINING_SPEECH = "draining_speech"
+    ENDING_AGENT = "ending_agent"
+    FAILING = "failing"
+    FLUSHING = "flushing"
+    TEARING_DOWN = "tearing_down"
+    STORING = "storing"
+    ENDED = "ended"
+
+
+_OPEN = frozenset({Phase.OPENING, Phase.LIVE, Phase.IDLE_HOOK})
+_CLEAN_ENDING = frozenset({Phase.DRAINING_SPEECH, Phase.ENDING_AGENT})
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings that decide a session's life; all times in seconds."""
+
+    has_audio: bool
+    crash_speech: bool
+    idle_seconds: float | None
+    idle_on_voice: bool = True
+    idle_on_messages: bool = True
+    hello_seconds: float = 0.5
+    tell_seconds: float = 120.0
+    rejoin_seconds: float = 30.0
+    idle_grace_seconds: float = 30.0
+    drain_speech_seconds: float = 15.0
+    end_hook_seconds: float = 5.0
+    crash_speech_seconds: float = 30.0
+
+
+class SessionState(msgspec.Struct, frozen=True, kw_only=True):
+    """All that decides what comes next. `untold` are errors that the client has yet to hear of."""
+
+    phase: Phase = Phase.OPENING
+    agent_ready: bool = False
+    agent_gone: bool = False
+    has_idle_hook: bool = False
+    control_open: bool = False
+    hello_over: bool = False
+    agent_has_session: bool = False
+    customer_context: dict[str, Any] | None = None
+    early: tuple[AgentInput, ...] = ()
+    records: int = 0
+    untold: tuple[int, ...] = ()
+    end_reason: EndReason | None = None
+    failed: bool = False
+    timers: frozenset[Timer] = frozenset()
+
+
+class _Step:
+    """One step under way: the state so far and the effects so far."""
+
+    def __init__(self, state: SessionState, rules: Rules) -> None:
+        self.state = state
+        self.rules = rules
+        self.effects: list[Effect] = []
+
+    def change(self, **fields: Any) -> None:
+        self.state = replace(self.state, **fields)
+
+    def do(self, *effects: Effect) -> None:
+        self.effects.extend(effects)
+
+    def set_timer(self, timer: Timer, seconds: float) -> None:
+        self.change(timers=self.state.timers | {timer})
+        self.do(SetTimer(timer=timer, seconds=seconds))
+
+    def cancel(self, *timers: Timer) -> None:
+        for timer in timers:
+            if timer in self.state.timers:
+                self.change(timers=self.state.timers - {timer})
+                self.do(CancelTimer(timer=timer))
+
+    # -- errors
+
+    def record(self, code: SessionErrorCode, cause: Cause, *, recoverable: bool, tell: bool) -> None:
+        number = self.state.records
+        self.change(records=number + 1)
+        self.do(Record(number=number, code=code, cause=cause, recoverable=recoverable))
+        if tell:
+            self.change(untold=(*self.state.untold, number))
+            self.tell()
+
+    def tell(self) -> None:
+        if self.state.control_open:
+            self.do(*(Tell(number=number) for number in self.state.untold))
+            self.change(untold=())
+
+    # -- the ways on
+
+    def restart_idle(self) -> None:
+        if self.rules.idle_seconds is not None and self.state.phase is Phase.LIVE:
+            self.set_timer(Timer.IDLE, self.rules.idle_seconds)
+
+    def start_if_ready(self) -> None:
+        state = self.state
+        if state.agent_has_session or not (state.agent_ready and state.control_open and state.hello_over):
+            return
+        self.cancel(Timer.HELLO)
+        self.do(StartSession(customer_context=state.customer_context))
+        self.do(*(ToAgent(message=message) for message in state.early))
+        self.change(agent_has_session=True, early=(), phase=Phase.LIVE)
+        self.restart_idle()
+
+    def fail(self, code: SessionErrorCode, cause: Cause, reason: EndReason) -> None:
+        """The error that ends the session."""
+        self.change(phase=Phase.FAILING, end_reason=reason, failed=True)
+        self.cancel(*self.state.timers - {Timer.REJOIN})
+        self.do(StopSpeech())
+        self.record(code, cause, recoverable=False, tell=True)
+        self.after_telling()
+
+    def after_telling(self) -> None:
+        if self.state.untold:
+            if not self.state.timers & {Timer.TELL, Timer.REJOIN}:
+                self.set_timer(Timer.TELL, self.rules.tell_seconds)
+            return
+        self.cancel(Timer.TELL, Timer.REJOIN)
+        if self.rules.has_audio and self.rules.crash_speech:
+            self.set_timer(Timer.CRASH_SPEECH, self.rules.crash_speech_seconds)
+            self.do(SpeakCrashMessage())
+        else:
+            self.flush()
+
+    def end_cleanly(self, reason: EndReason) -> None:
+        """Give `on_session_end` its chance, then close."""
+        self.change(end_reason=reason)
+        self.cancel(*self.state.timers)
+        if self.state.agent_has_session and not self.state.agent_gone:
+            self.change(phase=Phase.ENDING_AGENT)
+            self.set_timer(Timer.END_HOOK, self.rules.end_hook_seconds)
+            self.do(EndAgentSession())
+        else:
+            self.flush()
+
+    def end_idle(self) -> None:
+        """Only after the hook: the idle end is an error that is told, with a `session_close` behind it."""
+        self.change(end_reason=EndReason.IDLE_TIMEOUT)
+        self.cancel(*self.state.timers)
+        limit = self.rules.idle_seconds or 0
+        self.record(
+            SessionErrorCode.SESSION_IDLE_TIMEOUT,
+            f"nothing happened for {limit:g} s, the session's idle limit",
+            recoverable=False,
+            tell=True,
+        )
+        self.change(untold=())
+        self.do(SendClose(code="idle_timeout", reason=EndReason.IDLE_TIMEOUT.value))
+        if self.state.agent_gone:
+            self.flush()
+        else:
+            self.change(phase=Phase.ENDING_AGENT)
+            self.set_timer(Timer.END_HOOK, self.rules.end_hook_seconds)
+            self.do(EndAgentSession())
+
+    def flush(self) -> None:
+        self.change(phase=Phase.FLUSHING)
+        self.cancel(*self.state.timers)
+        self.do(Flush())
+
+    def wants_more(self) -> bool:
+        return self.state.phase in _OPEN
+
+
+# ------------------------------------------------------------------ what each event does
+
+
+def _agent_ready(step: _Step, event: AgentReady) -> None:
+    step.change(agent_ready=True, has_idle_hook=event.has_idle_hook)
+    if step.wants_more():
+        step.start_if_ready()
+
+
+def _agent_ended(step: _Step, event: AgentEnded) -> None:
+    if step.state.phase is Phase.ENDING_AGENT:
+        step.flush()
+
+
+def _handler_failed(step: _Step, event: HandlerFailed) -> None:
+    if step.wants_more() or step.state.phase in _CLEAN_ENDING:
+        _agent_failure(step, SessionErrorCode.AGENT_HANDLER_FAILED, event.failure)
+
+
+def _agent_gone(step: _Step, event: AgentGone) -> None:
+    step.change(agent_gone=True)
+    if step.wants_more() or step.state.phase in _CLEAN_ENDING:
+        _agent_failure(step, SessionErrorCode.AGENT_CHILD_CRASHED, event.crash)
+
+
+def _agent_failure(step: _Step, code: SessionErrorCode, cause: Cause) -> None:
+    if step.state.end_reason is EndReason.IDLE_TIMEOUT:
+        # The ending error was told already: this one is recorded, not told.
+        step.change(failed=True)
+        step.record(code, cause, recoverable=False, tell=False)
+        step.flush()
+    else:
+        step.fail(code, cause, EndReason.AGENT_ERROR)
+
+
+def _control_opened(step: _Step, event: ControlOpened) -> None:
+    step.change(control_open=True)
+    step.cancel(Timer.REJOIN)
+    if step.state.phase is Phase.FAILING:
+        if step.state.untold:
+            step.tell()
+            step.after_telling()
+        return
+    step.tell()
+    if step.state.phase is Phase.OPENING and not step.state.hello_over:
+        step.set_timer(Timer.HELLO, step.rules.hello_seconds)
+    if step.state.phase is Phase.LIVE:
+        step.restart_idle()
+
+
+def _hello(step: _Step, event: HelloReceived) -> None:
+    # A hello on a rejoin replaces the context that later errors echo.
+    step.change(customer_context=event.customer_context, hello_over=True)
+    if step.state.phase is Phase.OPENING:
+        step.start_if_ready()
+
+
+def _client_sent(step: _Step, event: ClientSent) -> None:
+    if not step.wants_more():
+        return
+    if step.state.agent_has_session:
+        step.do(ToAgent(message=event.message))
+    elif len(step.state.early) < MAX_EARLY_INPUTS:
+        step.change(early=(*step.state.early, event.message))
+    _activity(step, Activity(voice=event.voice))
+
+
+def _activity(step: _Step, event: Activity) -> None:
+    counts = step.rules.idle_on_voice if event.voice else step.rules.idle_on_messages
+    if counts and step.state.phase is Phase.LIVE:
+        step.restart_idle()
+
+
+def _client_closed(step: _Step, event: ClientClosed) -> None:
+    if step.wants_more() or step.state.phase is Phase.DRAINING_SPEECH:
+        step.do(StopSpeech())
+        step.end_cleanly(EndReason.CLIENT_CLOSE_SIGNAL)
+    elif step.state.phase is Phase.FAILING:
+        step.flush()
+
+
+def _agent_disconnects(step: _Step, event: AgentDisconnects) -> None:
+    if step.wants_more():
+        step.cancel(*step.state.timers)
+        step.change(phase=Phase.DRAINING_SPEECH, end_reason=EndReason.AGENT_DISCONNECTED)
+        step.set_timer(Timer.DRAIN_SPEECH, step.rules.drain_speech_seconds)
+        step.do(DrainSpeech())
+
+
+def _speech_drained(step: _Step, event: SpeechDrained) -> None:
+    if step.state.phase is Phase.DRAINING_SPEECH:
+        step.do(SendClose(reason=EndReason.AGENT_DISCONNECTED.value))
+        step.end_cleanly(EndReason.AGENT_DISCONNECTED)
+
+
+def _peer_lost(step: _Step, event: PeerLost) -> None:
+    step.change(control_open=False)
+    phase = step.state.phase
+    if phase in _OPEN or (phase is Phase.FAILING and step.state.untold):
+        if Timer.REJOIN not in step.state.timers:
+            step.set_timer(Timer.REJOIN, step.rules.rejoin_seconds)
+    elif phase is Phase.FAILING:
+        # Nobody is there to hear the rest of the crash message.
+        step.flush()
+
+
+def _idle_hook_done(step: _Step, event: IdleHookDone) -> None:
+    if step.state.phase is not Phase.IDLE_HOOK:
+        return
+    if event.failure is not None:
+        step.record(SessionErrorCode.IDLE_TIMEOUT_CALLBACK_FAILED, event.failure, recoverable=True, tell=True)
+    step.end_idle()
+
+
+def _runner_fault(step: _Step, event: RunnerFault) -> None:
+    if step.wants_more() or step.state.phase in _CLEAN_ENDING:
+        step.fail(SessionErrorCode.RUNNER_INTERNAL, event.cause, EndReason.ERROR)
+
+
+def _cancelled(step: _Step, event: Cancelled) -> None:
+    if step.wants_more():
+        step.end_cleanly(EndReason.CLIENT_DISCONNECTED)
+    elif step.state.phase is Phase.FAILING and step.state.untold:
+        step.change(untold=())
+        step.flush()
+
+
+def _shutting_down(step: _Step, event: ShuttingDown) -> None:
+    if step.wants_more() or step.state.phase is Phase.DRAINING_SPEECH:
+        step.do(StopSpeech(), SendClose(reason=EndReason.RUNNER_SHUTDOWN.value))
+        step.end_cleanly(EndReason.RUNNER_SHUTDOWN)
+    elif step.state.phase is Phase.FAILING:
+        step.change(untold=())
+        step.flush()
+
+
+def _crash_speech_done(step: _Step, event: CrashSpeechDone) -> None:
+    if step.state.phase is not Phase.FAILING or Timer.CRASH_SPEECH not in step.state.timers:
+        return
+    if event.failure is not None:
+        step.record(SessionErrorCode.RUNNER_INTERNAL, event.failure, recoverable=False, tell=False)
+    step.flush()
+
+
+def _flushed(step: _Step, event: Flushed) -> None:
+    if step.state.phase is Phase.FLUSHING:
+        step.change(phase=Phase.TEARING_DOWN)
+        step.do(TearDown())
+
+
+def _torn_down(step: _Step, event: TornDown) -> None:
+    if step.state.phase is not Phase.TEARING_DOWN:
+        return
+    if event.failure is not None:
+        step.change(failed=True)
+        step.record(SessionErrorCode.SESSION_END_FAILED, event.failure, recoverable=False, tell=False)
+    step.change(phase=Phase.STORING)
+    step.do(AwaitRecords())
+
+
+def _records_durable(step: _Step, event: RecordsDurable) -> None:
+    if step.state.phase is Phase.STORING:
+        step.change(phase=Phase.ENDED)
+        step.do(QueueEnd(end_reason=step.state.end_reason or EndReason.ERROR, failed=step.state.failed))
+
+
+def _timer_fired(step: _Step, event: TimerFired) -> None:
+    if event.timer not in step.state.timers:
+        return  # it was cancelled while it was on its way
+    step.change(timers=step.state.timers - {event.timer})
+    _TIMERS[event.timer](step)
+
+
+def _hello_over(step: _Step) -> None:
+    step.change(hello_over=True)
+    step.start_if_ready()
+
+
+def _nobody_to_tell(step: _Step) -> None:
+    step.change(untold=())
+    step.flush()
+
+
+def _not_rejoined(step: _Step) -> None:
+    if step.state.phase is Phase.FAILING:
+        _nobody_to_tell(step)
+    else:
+        step.end_cleanly(EndReason.CLIENT_DISCONNECTED)
+
+
+def _idle(step: _Step) -> None:
+    if not step.state.has_idle_hook:
+        step.end_idle()
+        return
+    step.change(phase=Phase.IDLE_HOOK)
+    step.set_timer(Timer.IDLE_GRACE, step.rules.idle_grace_seconds)
+    step.do(RunIdleHook())
+
+
+def _idle_grace_over(step: _Step) -> None:
+    step.record(
+        SessionErrorCode.IDLE_TIMEOUT_CALLBACK_TIMED_OUT,
+        f"on_idle_timeout was not done after its {step.rules.idle_grace_seconds:g} s of grace",
+        recoverable=True,
+        tell=True,
+    )
+    step.end_idle()
+
+
+def _crash_speech_overdue(step: _Step) -> None:
+    limit = step.rules.crash_speech_seconds
+    step.record(
+        SessionErrorCode.RUNNER_INTERNAL,
+        f"the crash message was not played within {limit:g} s",
+        recoverable=False,
+        tell=False,
+    )
+    step.flush()
+
+
+def _drain_overdue(step: _Step) -> None:
+    step.do(StopSpeech())
+    _speech_drained(step, SpeechDrained())
+
+
+def _ignore(step: _Step, event: Event) -> None:
+    return
+
+
+_TIMERS: dict[Timer, Callable[[_Step], None]] = {
+    Timer.HELLO: _hello_over,
+    Timer.TELL: _nobody_to_tell,
+    Timer.REJOIN: _not_rejoined,
+    Timer.IDLE: _idle,
+    Timer.IDLE_GRACE: _idle_grace_over,
+    Timer.DRAIN_SPEECH: _drain_overdue,
+    Timer.END_HOOK: _Step.flush,
+    Timer.CRASH_SPEECH: _crash_speech_overdue,
+}
+
+_EVENTS: dict[type[Event], Callable[[_Step, Any], None]] = {
+    AgentReady: _agent_ready,
+    AgentStarted: _ignore,
+    AgentEnded: _agent_ended,
+    HandlerFailed: _handler_failed,
+    AgentGone: _agent_gone,
+    ControlOpened: _control_opened,
+    HelloReceived: _hello,
+    ClientSent: _client_sent,
+    Activity: _activity,
+    ClientClosed: _client_closed,
+    AgentDisconnects: _agent_disconnects,
+    SpeechDrained: _speech_drained,
+    PeerLost: _peer_lost,
+    IdleHookDone: _idle_hook_done,
+    RunnerFault: _runner_fault,
+    Cancelled: _cancelled,
+    ShuttingDown: _shutting_down,
+    CrashSpeechDone: _crash_speech_done,
+    Flushed: _flushed,
+    TornDown: _torn_down,
+    RecordsDurable: _records_durable,
+    TimerFired: _timer_fired,
+}
+
+
+def step(state: SessionState, event: Event, rules: Rules) -> tuple[SessionState, Iterable[Effect]]:
+    """The next state and what to do, in order. Never raises; an ended session ignores everything."""
+    if state.phase is Phase.ENDED:
+        return state, ()
+    under_way = _Step(state, rules)
+    _EVENTS[type(event)](under_way, event)
+    return under_way.state, tuple(under_way.effects)
