@@ -1,0 +1,102 @@
+"""Builds the ASGI app of an HTTP role: routes, error bodies, request ids, CORS, body limits, docs.
+
+Knows how the parts of this package fit around a set of routers; the routers come from a role.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import ControllerRouterHandler, Message, Scope
+
+from voicethere.adapters.http.bodies import AnswerOversizedBodies, StrictJson
+from voicethere.adapters.http.cors import Cors, CorsPolicy
+from voicethere.adapters.http.docs_page import DocsPage, docs_router, openapi_document
+from voicethere.adapters.http.errors import error_responses, exception_handlers
+from voicethere.adapters.http.request_ids import RequestIds
+
+JSON_BODY_LIMIT = 64 * 1024
+"""Bytes of a request body where a route says nothing else (`request_max_body_size`)."""
+
+_EVERY_ROUTE = (400, 401, 403, 404, 422, 500, 503)
+_WITH_A_BODY = (413, 415)
+
+
+def build_app(
+    routers: Sequence[ControllerRouterHandler],
+    *,
+    title: str,
+    version: str,
+    description: str = "",
+    cors: CorsPolicy | None = None,
+    unavailable: tuple[type[Exception], ...] = (),
+    body_limit: int = JSON_BODY_LIMIT,
+    lifespan: Sequence[Callable[[Litestar], AbstractAsyncContextManager[Any]]] = (),
+) -> Litestar:
+    """The app, with `/docs` and `/openapi.json` beside the given routes.
+
+    `unavailable` are exceptions that mean a 503 (`StoreUnavailable`, `QueueUnavailable`); `body_limit` is
+    in bytes. JSON bodies are decoded strictly as the type of a handler's `data`; a handler that takes
+    multipart sets `dto=None`.
+    """
+    config = OpenAPIConfig(
+        title=title,
+        version=version,
+        description=description or None,
+        components=Components(
+            security_schemes={
+                "bearer": SecurityScheme(type="http", scheme="bearer", description="A `vth…` key.")
+            }
+        ),
+        security=[{"bearer": []}],
+        render_plugins=[DocsPage()],
+        openapi_router=docs_router(),
+        use_handler_docstrings=True,
+    )
+    app = Litestar(
+        route_handlers=[*routers, openapi_document],
+        openapi_config=config,
+        exception_handlers=exception_handlers(unavailable),
+        dto=StrictJson,
+        return_dto=None,
+        request_max_body_size=body_limit,
+        lifespan=list(lifespan),
+        before_send=[_protect],
+        logging_config=None,
+        debug=False,
+        pdb_on_exception=False,
+    )
+    _document_errors(app)
+    # Around the router itself, not as Litestar middleware: those see no request without a route (404, 405).
+    handler: Any = AnswerOversizedBodies(app.asgi_handler)
+    if cors is not None:
+        handler = Cors(handler, cors)
+    app.asgi_handler = RequestIds(handler)
+    return app
+
+
+async def _protect(message: Message, _: Scope) -> None:
+    """Answers may hold a key shown once: nothing on the way may keep or reinterpret them."""
+    if message["type"] != "http.response.start":
+        return
+    headers = list(message.get("headers", []))
+    names = {name.lower() for name, _value in headers}
+    headers.append((b"x-content-type-options", b"nosniff"))
+    if b"cache-control" not in names:
+        headers.append((b"cache-control", b"no-store"))
+    message["headers"] = headers
+
+
+def _document_errors(app: Litestar) -> None:
+    """Every route lists the errors that the plumbing can answer, whatever else it lists itself."""
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", ()):
+            if isinstance(handler, HTTPRouteHandler):
+                statuses = _EVERY_ROUTE + (_WITH_A_BODY if handler.parsed_data_field is not None else ())
+                handler.responses = {**error_responses(*statuses), **(handler.responses or {})}
