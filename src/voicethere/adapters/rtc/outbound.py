@@ -1,0 +1,254 @@
+"""The audio track that a peer sends: packets that are already encoded, paced at 20 ms.
+
+Knows pacing, order and interruption; not what is said. While nothing plays it sends a packet of silence
+now and then, and timestamps follow the wall clock: browsers and NATs are content, and it costs next to
+nothing. Nothing here starts a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from av.packet import Packet
+
+from voicethere.adapters.rtc.opus import FRAME_SAMPLES, SAMPLE_RATE, SILENCE, TIME_BASE
+
+_WARM_UP_PACKETS = 25
+"""Silence at full rate when the track starts: the receiver's jitter buffer fills, and it sees audio flow."""
+_TAIL_PACKETS = 15
+"""Silence at full rate after speech: without it a jitter buffer keeps the last syllable to itself."""
+_MAX_LAG_SAMPLES = SAMPLE_RATE // 4
+"""A loop that was blocked for less catches up; for more, the timestamps jump to now instead."""
+_MAX_AHEAD = 500
+"""Packets (10 s) that are taken from a source before they are due."""
+_MAX_QUEUED = 256
+
+IDLE_INTERVAL_SECONDS = 0.2
+
+
+class SpeechQueueFull(Exception):
+    """Too much speech waits already; nothing was queued."""
+
+
+class Playback:
+    """One piece of speech in the track's queue."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        """Set when its first packet is sent, and when it is over without one."""
+        self._packets: deque[bytes] = deque()
+        self._exhausted = False
+        self._failure: BaseException | None = None
+        self._outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._feeder: asyncio.Task[None] | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def done(self) -> bool:
+        """Whether it was played, interrupted, or failed."""
+        return self._outcome.done()
+
+    async def finished(self) -> bool:
+        """True when it was played to the end, False when it was interrupted or the track ended.
+
+        Raises:
+            Exception: whatever its source raised, once all that came before has been played.
+        """
+        return await asyncio.shield(self._outcome)
+
+    def interrupt(self) -> None:
+        """Stop here; harmless when it is over."""
+        self._resolve(False)
+
+    def _resolve(self, played: bool) -> None:
+        self._packets.clear()
+        if self._feeder is not None:
+            self._feeder.cancel()
+        self.started.set()
+        if self._outcome.done():
+            return
+        if played and self._failure is not None:
+            self._outcome.set_exception(self._failure)
+            self._outcome.exception()  # a caller that does not ask is not told off for it
+        else:
+            self._outcome.set_result(played)
+
+    def _take(self) -> bytes | None:
+        if not self._packets:
+            return None
+        packet = self._packets.popleft()
+        if len(self._packets) < _MAX_AHEAD:
+            self._room.set()
+        self.started.set()
+        return packet
+
+
+class SpeechTrack(MediaStreamTrack):
+    """Plays what it is given, in order; silence otherwise.
+
+    `idle_interval` is the time between packets of silence while idle, in seconds: a microphone that must
+    sound continuous to a voice activity detector takes 0.02.
+
+    Example:
+        >>> playback = track.play(encode_speech(chunks, 22_050))
+        >>> interrupted = not await playback.finished()
+    """
+
+    kind = "audio"
+
+    def __init__(self, *, idle_interval: float = IDLE_INTERVAL_SECONDS) -> None:
+        super().__init__()
+        self._idle_interval = idle_interval
+        self._queue: deque[Playback] = deque()
+        self._wake = asyncio.Event()
+        self._quiet = asyncio.Event()
+        self._origin: float | None = None
+        self._next_pts = 0
+        self._silence_due = _WARM_UP_PACKETS
+
+    def play(self, packets: AsyncIterator[bytes] | Iterable[bytes]) -> Playback:
+        """Queue one piece of speech: 20-ms Opus packets. Must be called on the track's event loop.
+
+        Raises:
+            SpeechQueueFull: 256 pieces wait already.
+        """
+        if len(self._queue) >= _MAX_QUEUED:
+            raise SpeechQueueFull(
+                f"{_MAX_QUEUED} pieces of speech wait to be played; wait for some to finish"
+            )
+        playback = Playback()
+        if self.readyState != "live":
+            playback.interrupt()
+            return playback
+        if isinstance(packets, AsyncIterator):
+            playback._feeder = asyncio.create_task(self._feed(playback, packets), name="speech-feeder")
+        else:
+            playback._packets.extend(packets)
+            playback._exhausted = True
+        self._queue.append(playback)
+        self._quiet.clear()
+        self._wake.set()
+        return playback
+
+    def interrupt_all(self) -> int:
+        """Stop what plays and forget what waits; how many pieces that were."""
+        count = sum(not playback.done for playback in self._queue)
+        for playback in self._queue:
+            playback.interrupt()
+        self._queue.clear()
+        return count
+
+    @property
+    def speaking(self) -> bool:
+        """Whether anything plays or waits."""
+        return any(not playback.done for playback in self._queue)
+
+    async def drained(self, timeout: float) -> bool:
+        """Wait until all speech, and the silence that pushes it out of a receiver's jitter buffer, is sent.
+
+        Await it before closing a peer whose last words matter. False after `timeout` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._quiet.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End the track: what plays or waits counts as interrupted."""
+        self.interrupt_all()
+        self._quiet.set()
+        self._wake.set()
+        super().stop()
+
+    async def recv(self) -> Packet:
+        """The next packet, when it is due. aiortc's sender calls this."""
+        loop = asyncio.get_running_loop()
+        if self._origin is None:
+            self._origin = loop.time()
+        while True:
+            if self.readyState != "live":
+                raise MediaStreamError
+            delay = self._origin + self._next_pts / SAMPLE_RATE - loop.time()
+            if delay > 0:
+                await asyncio.sleep(delay)
+                continue
+            payload = self._next_payload()
+            if payload is not None:
+                break
+            if not await self._woken_within(self._idle_interval):
+                payload = SILENCE
+                break
+        late = int((loop.time() - self._origin) * SAMPLE_RATE) - self._next_pts
+        if late > (FRAME_SAMPLES if payload is SILENCE else _MAX_LAG_SAMPLES):
+            self._next_pts += late
+        packet = Packet(payload)
+        packet.pts = self._next_pts
+        packet.time_base = TIME_BASE
+        self._next_pts += FRAME_SAMPLES
+        return packet
+
+    def _next_payload(self) -> bytes | None:
+        """A packet of speech, or of silence where some is due at full rate, or None: idle."""
+        self._wake.clear()
+        while self._queue:
+            current = self._queue[0]
+            payload = None if current.done else current._take()
+            if payload is not None:
+                if self._silence_due == 0:
+                    self._jump_to_now()
+                self._silence_due = _TAIL_PACKETS
+                return payload
+            if not current.done and not current._exhausted:
+                break  # its source is slower than speech: silence until more comes
+            # Here its last packet has had its 20 ms.
+            self._queue.popleft()
+            current._resolve(True)
+        if self._silence_due > 0:
+            self._silence_due -= 1
+            if self._silence_due == 0 and not self._queue:
+                self._quiet.set()
+            return SILENCE
+        return None
+
+    def _jump_to_now(self) -> None:
+        """After idling the next timestamp is in the past: speech starts now."""
+        assert self._origin is not None  # recv set it
+        now = asyncio.get_running_loop().time()
+        self._next_pts = max(self._next_pts, int((now - self._origin) * SAMPLE_RATE))
+
+    async def _woken_within(self, seconds: float) -> bool:
+        if seconds <= FRAME_SAMPLES / SAMPLE_RATE:
+            return False  # continuous: the pacing has waited already
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _feed(self, playback: Playback, packets: AsyncIterator[bytes]) -> None:
+        try:
+            async for packet in packets:
+                playback._packets.append(packet)
+                self._wake.set()
+                if len(playback._packets) >= _MAX_AHEAD:
+                    playback._room.clear()
+                    await playback._room.wait()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            playback._failure = error
+        finally:
+            playback._exhausted = True
+            self._wake.set()
+            aclose = getattr(packets, "aclose", None)
+            if aclose is not None:
+                with contextlib.suppress(Exception):
+                    await aclose()
