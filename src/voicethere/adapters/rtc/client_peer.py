@@ -47,7 +47,7 @@ class ClientPeer(Peer):
             connect_timeout=connect_timeout,
             inbound_sample_rate=INBOUND_SAMPLE_RATE,
             host_addresses=host_addresses,
-            # Continuous, as a microphone is: whoever listens for the end of speech hears the silence after it.
+            # Continuous, as a microphone is: who waits for the end of speech hears the silence after it.
             idle_interval=FRAME_SECONDS,
         )
         self._connection.on("datachannel", self._adopt_open)
@@ -61,14 +61,10 @@ class ClientPeer(Peer):
         prepared = descriptions.prepare(sdp)
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp=prepared.sdp, type="offer"))
-            for transceiver in self._transceivers():
-                if (
-                    transceiver.kind == "audio"
-                    and self.speech is not None
-                    and transceiver.sender.track is None
-                ):
-                    transceiver.sender.replaceTrack(self.speech)
-                    transceiver.direction = "sendrecv"
+            audio = next((each for each in self._transceivers() if each.kind == "audio"), None)
+            if audio is not None and self.speech is not None:
+                audio.sender.replaceTrack(self.speech)
+                audio.direction = "sendrecv"
             self._offer_our_addresses()
             self._watch_decoding()
             self._start_connect_timer()

@@ -21,11 +21,11 @@ _MAX_IPV6 = 2
 
 def machine_addresses() -> list[str]:
     """Every address of every interface, as text."""
-    found: list[str] = []
-    for adapter in ifaddr.get_adapters():
-        for ip in adapter.ips:
-            found.append(ip.ip if isinstance(ip.ip, str) else ip.ip[0])
-    return found
+    return [
+        ip.ip if isinstance(ip.ip, str) else ip.ip[0]
+        for adapter in ifaddr.get_adapters()
+        for ip in adapter.ips
+    ]
 
 
 def choose(addresses: Iterable[str]) -> list[str]:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av.packet import Packet
@@ -167,7 +168,7 @@ class SpeechTrack(MediaStreamTrack):
         self._wake.set()
         super().stop()
 
-    async def recv(self) -> Packet:
+    async def recv(self) -> Packet[Any]:
         """The next packet, when it is due. aiortc's sender calls this."""
         loop = asyncio.get_running_loop()
         if self._origin is None:

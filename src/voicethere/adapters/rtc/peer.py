@@ -83,7 +83,7 @@ class PeerCounts(msgspec.Struct):
 
 
 class Peer:
-    """One peer connection. Must be made on a running event loop; `on_event` is called on it and must not block."""
+    """One peer connection. Made on a running event loop; `on_event` is called on it and must not block."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class Peer:
         return True
 
     async def flush(self, timeout: float) -> bool:
-        """Wait until the other side has acknowledged everything; False when it has not within `timeout` seconds."""
+        """Wait until the other side has acknowledged everything; False when it has not in `timeout` seconds."""
         sctp = self._sctp()
         return sctp is not None and await sctp_flush.flushed(sctp, timeout)
 
