@@ -24,7 +24,7 @@ _type_decoder = msgspec.json.Decoder(_TypeOnly)
 
 
 class TaggedDecoder:
-    """Decodes JSON objects whose `type` names one of `messages`.
+    """Decodes JSON objects whose `type` names one of `messages` (`types` are those names).
 
     Example:
         >>> decoder = TaggedDecoder({"join": Join})
@@ -33,6 +33,7 @@ class TaggedDecoder:
 
     def __init__(self, messages: Mapping[str, type[msgspec.Struct]]) -> None:
         self._decoders = {tag: msgspec.json.Decoder(message) for tag, message in messages.items()}
+        self.types = frozenset(messages)
 
     def decode(self, data: str | bytes) -> Any | None:
         """The message, or None where its type is unknown (a reader ignores those).

@@ -1,0 +1,56 @@
+# Everything here works on a fresh Debian machine with Python 3.11 or newer; the environment is .venv.
+# `make demo` shows what the project does, `make test` runs every check.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: help setup demo test check tests serve lock format schema pictures bench docs clean
+
+help:  ## List what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): requirements/dev.txt pyproject.toml tools/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash tools/setup.sh
+
+setup: $(READY)  ## Make .venv with everything in it
+
+demo: $(READY)  ## Run the demo on real speech, real WebRTC and real processes (ARGS="--json" for scripts)
+	@$(BIN)/voicethere demo $(ARGS)
+
+serve: $(READY)  ## Run the whole platform here (ARGS are those of `voicethere up`)
+	@$(BIN)/voicethere up $(ARGS)
+
+check: $(READY)  ## Format, lint, types and import layers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+tests: $(READY)  ## The tests alone (ARGS are pytest's)
+	@bash tools/system_packages.sh chromium
+	@$(BIN)/pytest $(ARGS)
+
+test: check tests  ## Every check and every test
+
+format: $(READY)  ## Put the code in order
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+schema: $(READY)  ## Write the JSON Schema of every boundary to build/schema
+	@$(BIN)/voicethere schema --out build/schema
+
+pictures: $(READY)  ## Make the pictures of the README and the docs again
+	@$(BIN)/voicethere demo --svg docs/images/demo.svg
+
+bench: $(READY)  ## Run every benchmark, each with its floor
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+lock: $(READY)  ## Pin and hash the requirements again
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/pip install -q uv
+	@$(BIN)/python -m uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --all-extras --group dev --group docs pyproject.toml -o requirements/dev.txt
+
+clean:  ## Remove what was built
+	@rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

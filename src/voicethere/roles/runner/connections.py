@@ -1,0 +1,286 @@
+"""The client's connections of one session: offers, answers, candidates, losing and coming back.
+
+A *leg* is one peer connection with one peer of the room. Each `client-` peer that joins is offered one; the
+leg whose control channel opened last carries the session, and those before it are closed. A leg that is lost
+while its peer's signaling socket is open is offered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from voicethere.adapters.rtc.outbound import SpeechTrack
+from voicethere.adapters.rtc.server_peer import (
+    AudioReceived,
+    ConnectFailed,
+    ConnectionStateChanged,
+    ControlOpened,
+    ControlReceived,
+    PeerEvent,
+    ServerPeer,
+    SyncReceived,
+)
+from voicethere.roles.runner.settings import RunnerSettings
+from voicethere.wire.session_api import IceServer
+from voicethere.wire.signaling import (
+    CLIENT_PEER_PREFIX,
+    RUNNER_PEER_ID,
+    Description,
+    IceCandidate,
+    SessionDescription,
+    signaling_decoder,
+)
+from voicethere.wire.tagged import UndecodableMessage, encode_text
+
+_log = structlog.get_logger(__name__)
+
+_LOST_STATES = frozenset({"failed", "closed"})
+MAX_WAITING_SIGNALS = 512
+
+
+class ConnectionEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """What the connections call, on the event loop.
+
+    `opened`: voice-control is open (again). `lost`: there is none any more, or none could be made.
+    `broken`: the runner could not even make an offer.
+    """
+
+    opened: Callable[[], None]
+    lost: Callable[[], None]
+    broken: Callable[[BaseException], None]
+    control: Callable[[str | bytes], None]
+    sync: Callable[[bytes], None]
+    audio: Callable[[bytes], None]
+
+
+class _Leg:
+    def __init__(self, peer_id: str, peer: ServerPeer) -> None:
+        self.peer_id = peer_id
+        self.peer = peer
+        self.in_room = True
+        self.over = False
+        self.signals: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING_SIGNALS)
+        self.worker: asyncio.Task[None] | None = None
+
+
+class ClientConnections:
+    """`signal(peer_id, text)` sends signaling JSON to a peer of the room."""
+
+    def __init__(
+        self,
+        *,
+        session_id: str,
+        room_id: str,
+        audio: bool,
+        ice_servers: Sequence[IceServer],
+        settings: RunnerSettings,
+        signal: Callable[[str, str], None],
+        events: ConnectionEvents,
+    ) -> None:
+        self._session_id = session_id
+        self._room_id = room_id
+        self._audio = audio
+        self._ice_servers = ice_servers
+        self._settings = settings
+        self._signal = signal
+        self._events = events
+        self._legs: dict[str, _Leg] = {}
+        self._active: _Leg | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = asyncio.Event()
+        self.ignored_signals = 0
+
+    # -- the room
+
+    def joined(self, peer_id: str) -> None:
+        """A peer joined, or joined again: it gets a fresh offer."""
+        if self._closing.is_set() or not peer_id.startswith(CLIENT_PEER_PREFIX):
+            return
+        self._offer(peer_id)
+
+    def left(self, peer_id: str) -> None:
+        """A peer's signaling socket is gone; its connection may well go on."""
+        leg = self._legs.get(peer_id)
+        if leg is not None:
+            leg.in_room = False
+
+    def signalled(self, peer_id: str, text: str) -> None:
+        """A signaling message from a peer of the room."""
+        leg = self._legs.get(peer_id)
+        if leg is None:
+            self.ignored_signals += 1
+            return
+        try:
+            leg.signals.put_nowait(text)
+        except asyncio.QueueFull:
+            self.ignored_signals += 1
+
+    # -- sending
+
+    @property
+    def track(self) -> SpeechTrack | None:
+        """The outbound audio of the leg that carries the session."""
+        return None if self._active is None else self._active.peer.track
+
+    @property
+    def max_message_size(self) -> int | None:
+        """Bytes that the client takes in one message; None while there is no connection."""
+        return None if self._active is None else self._active.peer.max_message_size
+
+    def send_control(self, text: str) -> None:
+        """Send on voice-control; without a connection it is dropped."""
+        if self._active is not None:
+            self._active.peer.send_control(text)
+
+    def send_binary(self, data: bytes, channel: str) -> None:
+        """Send bytes on `control` or `sync`; without a connection they are dropped."""
+        if self._active is not None:
+            self._active.peer.send_binary(data, channel)
+
+    async def flush(self, seconds: float) -> bool:
+        """Wait until the client has acknowledged everything; False after `seconds`, or without one."""
+        return self._active is not None and await self._active.peer.flush(seconds)
+
+    async def aclose(self) -> None:
+        """Close every leg; bounded by what a peer's close is bounded by."""
+        self._closing.set()
+        legs = {id(leg): leg for leg in (self._active, *self._legs.values()) if leg is not None}
+        self._legs.clear()
+        self._active = None
+        await asyncio.gather(*(self._end(leg) for leg in legs.values()))
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # -- legs
+
+    def _offer(self, peer_id: str) -> None:
+        before = self._legs.pop(peer_id, None)
+        if before is not None and before is not self._active:
+            # The one that carries the session goes on until the new one does.
+            self._give_up(before)
+        leg: _Leg
+
+        def on_event(event: PeerEvent) -> None:
+            self._peer_event(leg, event)
+
+        try:
+            peer = ServerPeer(
+                audio=self._audio,
+                ice_servers=self._ice_servers,
+                on_event=on_event,
+                connect_timeout=self._settings.connect_seconds,
+                host_addresses=self._settings.host_addresses,
+            )
+        except Exception as error:
+            self._events.broken(error)
+            return
+        leg = _Leg(peer_id, peer)
+        self._legs[peer_id] = leg
+        leg.worker = self._spawn(self._work(leg), "signaling")
+
+    async def _work(self, leg: _Leg) -> None:
+        try:
+            sdp = await leg.peer.offer()
+        except Exception as error:
+            if not leg.over:
+                self._events.broken(error)
+            return
+        self._signal(
+            leg.peer_id,
+            encode_text(
+                Description(
+                    type="offer",
+                    room=self._room_id,
+                    peer_id=RUNNER_PEER_ID,
+                    target_peer_id=leg.peer_id,
+                    sdp=SessionDescription(type="offer", sdp=sdp),
+                )
+            ),
+        )
+        while True:
+            await self._take(leg, await leg.signals.get())
+
+    async def _take(self, leg: _Leg, text: str) -> None:
+        """Whatever is wrong with a client's signal is counted, never fatal (signaling.md)."""
+        try:
+            message = signaling_decoder.decode(text)
+            if isinstance(message, Description) and message.type == "answer":
+                await leg.peer.answer(message.sdp.sdp)
+            elif isinstance(message, IceCandidate):
+                await leg.peer.add_candidate(message.candidate)
+            else:
+                self.ignored_signals += 1
+        except UndecodableMessage:
+            self.ignored_signals += 1
+        except Exception as error:
+            self.ignored_signals += 1
+            _log.info("signal_ignored", session_id=self._session_id, problem=str(error)[:200])
+
+    def _peer_event(self, leg: _Leg, event: PeerEvent) -> None:
+        if leg.over or self._closing.is_set():
+            return
+        match event:
+            case AudioReceived(pcm=pcm):
+                if leg is self._active:
+                    self._events.audio(pcm)
+            case ControlReceived(data=data):
+                if leg is self._active:
+                    self._events.control(data)
+            case SyncReceived(data=data):
+                if leg is self._active:
+                    self._events.sync(data)
+            case ControlOpened():
+                self._opened(leg)
+            case ConnectFailed() | ConnectionStateChanged():
+                if isinstance(event, ConnectFailed) or event.state in _LOST_STATES:
+                    self._lost(leg)
+
+    def _opened(self, leg: _Leg) -> None:
+        replaced = {id(other): other for other in (self._active, *self._legs.values()) if other is not None}
+        replaced.pop(id(leg), None)
+        self._active = leg
+        self._legs = {leg.peer_id: leg}
+        for other in replaced.values():
+            self._give_up(other)
+        self._events.opened()
+
+    def _lost(self, leg: _Leg) -> None:
+        if leg is self._active:
+            self._active = None
+        newest = self._legs.get(leg.peer_id) is leg
+        if newest:
+            del self._legs[leg.peer_id]
+        self._give_up(leg)
+        if self._active is None:
+            self._events.lost()
+        if newest and leg.in_room:
+            self._spawn(self._offer_again(leg.peer_id), "offer again")
+
+    async def _offer_again(self, peer_id: str) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), self._settings.reoffer_seconds)
+        if not self._closing.is_set() and peer_id not in self._legs:
+            self._offer(peer_id)
+
+    def _give_up(self, leg: _Leg) -> None:
+        """Close a leg in the background; it says nothing more."""
+        leg.over = True
+        self._spawn(self._end(leg), "close peer")
+
+    async def _end(self, leg: _Leg) -> None:
+        leg.over = True
+        if leg.worker is not None:
+            leg.worker.cancel()
+        await leg.peer.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"{what} {self._session_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

@@ -1,0 +1,556 @@
+"""One session, hosted: carries out what the session's machine decides, and tells it what happened.
+
+All decisions are in `voicethere.core.session`; here is only the doing. Everything that can go wrong on the
+way back becomes an event, so that no failure of a part can end in silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+import structlog
+
+from voicethere.core.ports import Clock, ErrorQueuePort, SandboxPort, SpeechProviderError, SpeechSuite
+from voicethere.core.session import AgentInput, Event, Rules, SessionState, effects, events, step
+from voicethere.errors import Cause, Crash, ErrorRecord, HandlerFailure, Redactor, fit_envelope
+from voicethere.errors.times import iso_from_epoch, parse_iso
+from voicethere.roles.runner.agent_child import AgentChild, AgentEvent, AgentSpec, ChildGone, LogLine
+from voicethere.roles.runner.client_messages import ForAgent, MessageRefused, interpret
+from voicethere.roles.runner.connections import ClientConnections, ConnectionEvents
+from voicethere.roles.runner.crash_speech import CrashSpeech
+from voicethere.roles.runner.listening import Listener
+from voicethere.roles.runner.reporter import Reporter
+from voicethere.roles.runner.settings import RunnerSettings
+from voicethere.roles.runner.speaking import Speaker, SpeakerEvents
+from voicethere.roles.runner.timers import Timers
+from voicethere.roles.runner.unpacked import UnpackedBundles
+from voicethere.wire import ipc
+from voicethere.wire.control_channel import (
+    AgentSpeak,
+    Keepalive,
+    SessionClose,
+    SessionHello,
+    SessionReconnectToken,
+    SpeakRequest,
+    SpeechEvent,
+    SpeechEventType,
+)
+from voicethere.wire.relay import AssignSession, RoomClosed, SignalToPeer, TokenIssued, TokenWanted, ToService
+from voicethere.wire.tagged import encode_text
+
+_log = structlog.get_logger(__name__)
+
+_ACTIVITY = frozenset(
+    {
+        SpeechEventType.USER_SPEAKING_START,
+        SpeechEventType.USER_SPEAKING_END,
+        SpeechEventType.AGENT_SPEAKING_START,
+        SpeechEventType.AGENT_SPEAKING_END,
+    }
+)
+
+
+class RunnerParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What all sessions of a runner share. `send` puts a message on the relay."""
+
+    settings: RunnerSettings
+    sandbox: SandboxPort
+    speech: SpeechSuite
+    queue: ErrorQueuePort
+    bundles: UnpackedBundles
+    crash_speech: CrashSpeech
+    clock: Clock
+    send: Callable[[ToService], None]
+
+
+class SessionHost:
+    """`over` is set once the session's end is durable and nothing of it is left."""
+
+    def __init__(self, assignment: AssignSession, parts: RunnerParts) -> None:
+        agent = assignment.agent
+        settings = parts.settings
+        self.session_id = assignment.session_id
+        self.over = asyncio.Event()
+        self._assignment = assignment
+        self._agent = agent
+        self._parts = parts
+        self._settings = settings
+        self._redactor = Redactor(agent.secrets.values())
+        self._rules = _rules(assignment, settings)
+        self._state = SessionState(customer_context=assignment.customer_context)
+        self._events: deque[Event] = deque()
+        self._stepping = False
+        self._records: dict[int, ErrorRecord] = {}
+        self._commands: tuple[str, ...] = ()
+        self._child: AgentChild | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._token_timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._timers = Timers(lambda timer: self._post(events.TimerFired(timer=timer)))
+        self._reporter = Reporter(
+            session_id=self.session_id,
+            agent=agent,
+            queue=parts.queue,
+            clock=parts.clock,
+            redactor=self._redactor,
+        )
+        self._connections = ClientConnections(
+            session_id=self.session_id,
+            room_id=assignment.room_id,
+            audio=agent.mode.has_audio,
+            ice_servers=assignment.ice_servers,
+            settings=settings,
+            signal=self._signal,
+            events=ConnectionEvents(
+                opened=self._opened,
+                lost=lambda: self._post(events.PeerLost()),
+                broken=lambda error: self._post(events.RunnerFault(cause=error)),
+                control=self._control,
+                sync=lambda data: self._binary(data, "sync"),
+                audio=self._hear,
+            ),
+        )
+        self._speaker = Speaker(
+            synthesizer=parts.speech.synthesizer,
+            track=lambda: self._connections.track,
+            events=SpeakerEvents(announce=self._announce, speech_event=self._speech_event, said=self._said),
+        )
+        self._listener: Listener | None = None
+        if agent.mode.has_audio and agent.settings.stt_enabled:
+            self._listener = Listener(
+                voice_activity=parts.speech.new_voice_activity(),
+                recognizer=parts.speech.recognizer,
+                hints=lambda: self._commands,
+                speech_event=self._speech_event,
+            )
+
+    # ------------------------------------------------------------------ from the runner
+
+    def begin(self) -> None:
+        """Start the agent's process, and have the crash message ready before it is needed."""
+        self._starting = self._spawn(self._start_agent())
+        if self._rules.has_audio and self._rules.crash_speech:
+            self._spawn(self._prepare_crash_speech())
+
+    def peer_joined(self, peer_id: str) -> None:
+        """A peer joined the session's room."""
+        self._connections.joined(peer_id)
+
+    def peer_left(self, peer_id: str) -> None:
+        """A peer's signaling socket is gone."""
+        self._connections.left(peer_id)
+
+    def signalled(self, peer_id: str, text: str) -> None:
+        """A peer of the room sent signaling JSON."""
+        self._connections.signalled(peer_id, text)
+
+    def token_issued(self, message: TokenIssued) -> None:
+        """A fresh join token for the client; the next is asked for well before it expires."""
+        self._send(SessionReconnectToken(token=message.token, expires_at=message.expires_at))
+        left = parse_iso(message.expires_at).timestamp() - self._parts.clock.now()
+        self._cancel_token_timer()
+        self._token_timer = asyncio.get_running_loop().call_later(
+            max(1.0, left * self._settings.token_refresh_share), self._want_token
+        )
+
+    def cancel(self) -> None:
+        """The session service gave the session up."""
+        self._post(events.Cancelled())
+
+    def shut_down(self) -> None:
+        """The runner is going away."""
+        self._post(events.ShuttingDown())
+
+    # ------------------------------------------------------------------ the machine
+
+    def _post(self, event: Event) -> None:
+        """Tell the machine, and do what it wants. Events that come up meanwhile wait their turn."""
+        self._events.append(event)
+        if self._stepping:
+            return
+        self._stepping = True
+        try:
+            while self._events:
+                self._state, todo = step(self._state, self._events.popleft(), self._rules)
+                for effect in todo:
+                    self._perform(effect)
+        finally:
+            self._stepping = False
+
+    def _perform(self, effect: effects.Effect) -> None:
+        try:
+            _PERFORM[type(effect)](self, effect)
+        except Exception as error:
+            _log.exception("effect_failed", session_id=self.session_id, effect=type(effect).__name__)
+            self._events.append(events.RunnerFault(cause=error))
+
+    # ------------------------------------------------------------------ effects
+
+    def _start_session(self, effect: effects.StartSession) -> None:
+        if self._child is not None:
+            context = effect.customer_context
+            self._child.session_start(
+                ipc.SessionStart(
+                    session_id=self.session_id,
+                    project_id=self._agent.project_id,
+                    build_id=self._agent.build_id,
+                    env=self._environment(context),
+                    customer_context=context,
+                )
+            )
+
+    def _to_agent(self, effect: effects.ToAgent) -> None:
+        if self._child is not None:
+            self._child.send(effect.message)
+
+    def _run_idle_hook(self, effect: effects.RunIdleHook) -> None:
+        if self._child is not None:
+            self._child.send(
+                ipc.IdleTimeout(
+                    session_id=self.session_id,
+                    idle_timeout_seconds=int(self._rules.idle_seconds or 0),
+                    grace_seconds=self._rules.idle_grace_seconds,
+                )
+            )
+
+    def _end_agent_session(self, effect: effects.EndAgentSession) -> None:
+        if self._child is not None:
+            self._child.session_end(self.session_id)
+
+    def _record(self, effect: effects.Record) -> None:
+        self._records[effect.number] = self._reporter.record(
+            effect.cause,
+            code=effect.code,
+            recoverable=effect.recoverable,
+            customer_context=self._state.customer_context,
+        )
+
+    def _tell(self, effect: effects.Tell) -> None:
+        envelope = self._records[effect.number].envelope(with_stack=self._agent.settings.client_stack_traces)
+        self._send(fit_envelope(envelope, self._connections.max_message_size))
+
+    def _speak_crash_message(self, effect: effects.SpeakCrashMessage) -> None:
+        self._spawn(self._play_crash_message())
+
+    def _drain_speech(self, effect: effects.DrainSpeech) -> None:
+        async def drain() -> None:
+            await self._speaker.drained()
+            self._post(events.SpeechDrained())
+
+        self._spawn(drain())
+
+    def _stop_speech(self, effect: effects.StopSpeech) -> None:
+        self._speaker.stop()
+
+    def _send_close(self, effect: effects.SendClose) -> None:
+        code = msgspec.UNSET if effect.code is None else effect.code
+        self._send(SessionClose(code=code, reason=effect.reason))
+
+    def _flush(self, effect: effects.Flush) -> None:
+        async def flush() -> None:
+            try:
+                await self._connections.flush(self._settings.flush_seconds)
+            finally:
+                self._post(events.Flushed())
+
+        self._spawn(flush())
+
+    def _tear_down(self, effect: effects.TearDown) -> None:
+        self._spawn(self._close_everything())
+
+    def _await_records(self, effect: effects.AwaitRecords) -> None:
+        async def wait() -> None:
+            await self._reporter.durable()
+            self._post(events.RecordsDurable())
+
+        self._spawn(wait())
+
+    def _queue_end(self, effect: effects.QueueEnd) -> None:
+        async def end() -> None:
+            await self._reporter.queue_end(end_reason=effect.end_reason, failed=effect.failed)
+            self.over.set()
+
+        self._spawn(end())
+
+    # ------------------------------------------------------------------ what takes time
+
+    async def _start_agent(self) -> None:
+        try:
+            folder = await self._parts.bundles.folder(self._agent.bundle_checksum)
+            child = AgentChild(
+                self._parts.sandbox,
+                spec=AgentSpec(
+                    bundle_dir=folder,
+                    environment=self._environment(self._state.customer_context),
+                    limits=self._settings.child_limits,
+                ),
+                on_event=self._agent_event,
+                clock=self._parts.clock,
+                redact=self._redactor.text,
+            )
+            self._child = child
+            await child.start()
+        except Exception as error:
+            _log.warning("agent_start_failed", session_id=self.session_id, problem=str(error)[:500])
+            self._post(events.RunnerFault(cause=error))
+
+    async def _prepare_crash_speech(self) -> None:
+        try:
+            await self._parts.crash_speech.packets(self._agent.settings.error_message)
+        except SpeechProviderError as error:
+            # Tried again when it is needed; until then it is only worth a line.
+            _log.warning("crash_speech_not_ready", session_id=self.session_id, problem=str(error))
+
+    async def _play_crash_message(self) -> None:
+        text = self._agent.settings.error_message
+        failure: Cause | None = None
+        try:
+            packets = await self._parts.crash_speech.packets(text)
+            await self._speaker.play_now(text, packets)
+        except Exception as error:
+            failure = error
+        self._post(events.CrashSpeechDone(failure=failure))
+
+    async def _close_everything(self) -> None:
+        """Close all parts at once, each bounded; what could not be closed is what failed."""
+        self._timers.cancel_all()
+        self._cancel_token_timer()
+        parts: dict[str, Coroutine[Any, Any, None]] = {
+            "the peer connection": self._connections.aclose(),
+            "the speech on its way": self._speaker.aclose(),
+        }
+        if self._listener is not None:
+            parts["the recognition on its way"] = self._listener.aclose()
+        parts["the agent's process"] = self._stop_agent()
+        outcomes = await asyncio.gather(
+            *(asyncio.wait_for(closing, self._settings.teardown_seconds) for closing in parts.values()),
+            return_exceptions=True,
+        )
+        problems = [
+            f"{what} could not be closed ({type(outcome).__name__}: {outcome})"
+            for what, outcome in zip(parts, outcomes, strict=True)
+            if isinstance(outcome, BaseException)
+        ]
+        self._parts.send(RoomClosed(session_id=self.session_id))
+        self._post(events.TornDown(failure="; ".join(problems) or None))
+
+    async def _stop_agent(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        if self._child is not None:
+            await self._child.stop(self._settings.stop_agent_seconds)
+
+    # ------------------------------------------------------------------ from the agent
+
+    def _agent_event(self, event: AgentEvent) -> None:
+        match event:
+            case ipc.AgentLoaded(hooks=hooks, commands=commands):
+                self._commands = tuple(commands)
+                self._post(events.AgentReady(has_idle_hook="on_idle_timeout" in hooks))
+            case ipc.SessionStartAck():
+                self._post(events.AgentStarted())
+            case ipc.SessionEndAck():
+                self._post(events.AgentEnded())
+            case ipc.Speak(text=text, speech_id=speech_id):
+                self._agent_speaks(text, speech_id)
+            case ipc.SendToClient(payload=payload):
+                self._connections.send_control(payload)
+            case ipc.SendBinaryToClient(data=data, channel=channel):
+                self._connections.send_binary(data, channel)
+            case ipc.DisconnectClient(reason=reason):
+                self._post(events.AgentDisconnects(reason=reason))
+            case ipc.IdleTimeoutDone(error=None):
+                self._post(events.IdleHookDone())
+            case ipc.IdleTimeoutDone(error=str(message), stack=stack):
+                self._post(
+                    events.IdleHookDone(
+                        failure=HandlerFailure(hook="on_idle_timeout", message=message, stack=stack or "")
+                    )
+                )
+            case HandlerFailure():
+                self._post(events.HandlerFailed(failure=event))
+            case ChildGone(crash=Crash() as crash):
+                self._post(events.AgentGone(crash=crash))
+            case LogLine():
+                _log.info(
+                    "agent_log",
+                    session_id=self.session_id,
+                    level_of_agent=event.level,
+                    message=event.message,
+                    fields=event.fields,
+                )
+            case _:
+                pass
+
+    def _agent_speaks(self, text: str, speech_id: int) -> None:
+        if self._agent.mode.has_audio:
+            self._speaker.say(text, speech_id)
+        else:
+            # Without audio the words themselves are the speech.
+            self._announce(text)
+            self._said(speech_id, False)
+
+    # ------------------------------------------------------------------ from the client
+
+    def _opened(self) -> None:
+        self._post(events.ControlOpened())
+        self._want_token()
+
+    def _want_token(self) -> None:
+        self._parts.send(TokenWanted(session_id=self.session_id))
+
+    def _cancel_token_timer(self) -> None:
+        if self._token_timer is not None:
+            self._token_timer.cancel()
+            self._token_timer = None
+
+    def _control(self, data: str | bytes) -> None:
+        if isinstance(data, bytes):
+            self._binary(data, "control")
+            return
+        match interpret(data, self._settings):
+            case ForAgent(raw=raw):
+                self._from_client(ipc.DataChannelMessage(session_id=self.session_id, raw=raw))
+            case SessionHello(customer_context=context):
+                self._post(events.HelloReceived(customer_context=context))
+            case SessionClose():
+                self._post(events.ClientClosed())
+            case Keepalive():
+                self._post(events.Activity(voice=False))
+            case SpeakRequest(text=text):
+                self._speak_for_client(text)
+            case MessageRefused() as refused:
+                _log.info("message_refused", session_id=self.session_id, reason=refused.reason)
+                self._send(refused)
+
+    def _speak_for_client(self, text: str) -> None:
+        self._post(events.Activity(voice=False))
+        if not self._agent.client_speak_enabled:
+            self._send(
+                MessageRefused(reason="this project does not let clients ask for speech", refused="speak")
+            )
+        elif not self._agent.mode.has_audio:
+            self._send(MessageRefused(reason="this session has no audio", refused="speak"))
+        elif not self._speaker.say(text):
+            self._send(MessageRefused(reason="too much speech is waiting already", refused="speak"))
+
+    def _binary(self, data: bytes, channel: str) -> None:
+        limit = self._settings.max_binary_message_bytes
+        if len(data) > limit:
+            self._send(
+                MessageRefused(reason=f"a binary message of {len(data)} bytes; at most {limit} are taken")
+            )
+            return
+        self._from_client(ipc.DataChannelBinary(session_id=self.session_id, data=data, channel=channel))
+
+    def _from_client(self, message: AgentInput) -> None:
+        self._post(events.ClientSent(message=message))
+
+    def _hear(self, pcm: bytes) -> None:
+        if self._listener is not None and self._state.agent_has_session:
+            self._listener.hear(pcm)
+
+    # ------------------------------------------------------------------ speech
+
+    def _announce(self, text: str) -> None:
+        self._send(AgentSpeak(text=text, ts=self._now()))
+
+    def _speech_event(self, event: SpeechEventType, text: str | None, error: str | None) -> None:
+        """To the client and to the agent; speech on either side keeps the session awake."""
+        self._send(
+            SpeechEvent(
+                event=event,
+                ts=self._now(),
+                text=msgspec.UNSET if text is None else text,
+                error=msgspec.UNSET if error is None else error,
+            )
+        )
+        message = ipc.SpeechEventMessage(session_id=self.session_id, event=event, text=text, error=error)
+        self._post(events.ClientSent(message=message, voice=True))
+
+    def _said(self, speech_id: int, interrupted: bool) -> None:
+        if self._child is not None:
+            self._child.send(
+                ipc.SpeechDone(session_id=self.session_id, speech_id=speech_id, interrupted=interrupted)
+            )
+
+    # ------------------------------------------------------------------ small things
+
+    def _environment(self, context: dict[str, Any] | None) -> dict[str, str]:
+        settings = self._agent.settings
+        idle = self._rules.idle_seconds
+        environment = {**self._agent.environment, **self._agent.secrets}
+        environment.update(
+            {
+                ipc.ENV_SESSION_ID: self.session_id,
+                ipc.ENV_PROJECT_ID: self._agent.project_id,
+                ipc.ENV_BUILD_ID: self._agent.build_id,
+                ipc.ENV_IDLE_TIMEOUT_SEC: "0" if idle is None else f"{idle:g}",
+                ipc.ENV_CRASH_TTS_MESSAGE: settings.error_message,
+            }
+        )
+        if context is not None:
+            environment[ipc.ENV_CUSTOMER_CONTEXT] = msgspec.json.encode(context).decode()
+        return environment
+
+    def _signal(self, peer_id: str, text: str) -> None:
+        self._parts.send(SignalToPeer(session_id=self.session_id, peer_id=peer_id, message=text))
+
+    def _send(self, message: msgspec.Struct) -> None:
+        self._connections.send_control(encode_text(message))
+
+    def _now(self) -> str:
+        return iso_from_epoch(self._parts.clock.now())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"session {self.session_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._task_over)
+        return task
+
+    def _task_over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("session_task_failed", session_id=self.session_id, exc_info=error)
+            self._post(events.RunnerFault(cause=error))
+
+
+def _rules(assignment: AssignSession, settings: RunnerSettings) -> Rules:
+    wanted = assignment.agent.settings
+    audio = assignment.agent.mode.has_audio
+    idle = wanted.idle_timeout_seconds if audio else wanted.data_only_idle_timeout_seconds
+    return Rules(
+        has_audio=audio,
+        crash_speech=bool(wanted.error_message.strip()),
+        idle_seconds=float(idle) if wanted.idle_timeout_enabled else None,
+        idle_on_voice=wanted.idle_timeout_voice_activity,
+        idle_on_messages=wanted.idle_timeout_dc_inbound,
+        hello_seconds=settings.hello_seconds,
+        tell_seconds=settings.tell_seconds,
+        rejoin_seconds=settings.rejoin_seconds,
+    )
+
+
+_PERFORM: dict[type[effects.Effect], Callable[[SessionHost, Any], None]] = {
+    effects.StartSession: SessionHost._start_session,
+    effects.ToAgent: SessionHost._to_agent,
+    effects.RunIdleHook: SessionHost._run_idle_hook,
+    effects.EndAgentSession: SessionHost._end_agent_session,
+    effects.Record: SessionHost._record,
+    effects.Tell: SessionHost._tell,
+    effects.SpeakCrashMessage: SessionHost._speak_crash_message,
+    effects.DrainSpeech: SessionHost._drain_speech,
+    effects.StopSpeech: SessionHost._stop_speech,
+    effects.SendClose: SessionHost._send_close,
+    effects.Flush: SessionHost._flush,
+    effects.TearDown: SessionHost._tear_down,
+    effects.AwaitRecords: SessionHost._await_records,
+    effects.QueueEnd: SessionHost._queue_end,
+    effects.SetTimer: lambda host, effect: host._timers.set(effect.timer, effect.seconds),
+    effects.CancelTimer: lambda host, effect: host._timers.cancel(effect.timer),
+}
