@@ -1,12 +1,26 @@
-"""The database behind the platform: projects, builds, deployments, keys, sessions, errors."""
+"""The database behind the platform: projects, builds, deployments, keys, sessions, errors.
+
+This module only delegates: each concept has a module of functions on a connection, `database` runs them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
+from voicethere.adapters.store import batch, builds, columns, keys, projects, session_errors, sessions, tables
+from voicethere.adapters.store.database import Database
+from voicethere.adapters.store.records import (
+    CommittedBatch,
+    DeadLetter,
+    ErrorPage,
+    KeyRecord,
+    SessionRecord,
+    StoreConflict,
+    StoreUnavailable,
+)
+from voicethere.core.clock import SystemClock
+from voicethere.core.ports import Clock
 from voicethere.wire.control_plane import (
     ApiKey,
     Build,
@@ -15,7 +29,6 @@ from voicethere.wire.control_plane import (
     DeployMode,
     KeyKind,
     Project,
-    SessionErrorRow,
     SessionRow,
     ValidationStatus,
 )
@@ -24,55 +37,16 @@ from voicethere.wire.relay import DeployedAgent
 from voicethere.wire.session_api import FailureCode, ProvisioningStatus
 from voicethere.wire.settings import ProjectSettings, SessionSettings
 
-
-class StoreConflict(Exception):
-    """A unique name is taken; the words name it."""
-
-
-class StoreUnavailable(Exception):
-    """The database cannot be read or written now (locked, full, gone)."""
-
-
-class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A key that was presented and is neither revoked nor expired."""
-
-    id: str
-    kind: str  # "org" | "user" | "client"
-    org_id: str
-    project_id: str | None
-
-
-class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One session, from its request to its end. Times are wire times."""
-
-    id: str
-    project_id: str
-    build_id: str | None
-    status: ProvisioningStatus
-    failure_code: FailureCode | None = None
-    failure_message: str | None = None
-    runner_id: str | None = None
-    customer_context: dict[str, Any] | None = None
-    created_at: str
-    updated_at: str
-    completed_at: str | None = None
-    ended_at: str | None = None
-    end_reason: str | None = None
-    failed: bool = False
-
-
-class ErrorPage(msgspec.Struct, frozen=True, kw_only=True):
-    errors: Sequence[SessionErrorRow]
-    next_cursor: str | None
-
-
-class CommittedBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """What `commit_batch` really did."""
-
-    inserted: int
-    duplicates: int
-    dead: int
-    ended: int
+__all__ = [
+    "CommittedBatch",
+    "DeadLetter",
+    "ErrorPage",
+    "KeyRecord",
+    "SessionRecord",
+    "Store",
+    "StoreConflict",
+    "StoreUnavailable",
+]
 
 
 class Store:
@@ -82,146 +56,258 @@ class Store:
     returns None. Times are wire times.
     """
 
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
     @classmethod
-    async def open(cls, url: str) -> Store:
-        """Open and migrate. `url` is `sqlite:///path/voicethere.db` (a PostgreSQL URL later)."""
-        raise NotImplementedError
+    async def open(cls, url: str, *, clock: Clock | None = None, busy_seconds: float = 5.0) -> Store:
+        """Open and migrate. `url` is `sqlite:///path/voicethere.db` (a PostgreSQL URL later).
+
+        `clock` dates the rows; `busy_seconds` is how long to wait for another process's transaction.
+
+        Raises:
+            ValueError: the URL is of no database that is supported.
+        """
+        return cls(await Database.open(url, busy_seconds=busy_seconds), clock or SystemClock())
 
     async def aclose(self) -> None:
-        raise NotImplementedError
+        """Finish what was asked for, then release the database."""
+        await self._database.aclose()
+
+    def _now(self) -> int:
+        return columns.now_ms(self._clock)
 
     # -- orgs and keys
     async def ensure_default_org(self) -> str:
         """The id of the one org of an embedded platform; created the first time."""
-        raise NotImplementedError
+        return await self._database.write(lambda c: keys.ensure_default_org(c, self._now()))
 
     async def create_key(
-        self, *, org_id: str, name: str, kind: KeyKind, project_id: str | None, token_hash: str, prefix: str,
+        self,
+        *,
+        org_id: str,
+        name: str,
+        kind: KeyKind,
+        project_id: str | None,
+        token_hash: str,
+        prefix: str,
         expires_at: str | None,
     ) -> ApiKey:
-        raise NotImplementedError
+        expires_at_ms = None if expires_at is None else columns.to_ms(expires_at)
+        return await self._database.write(
+            lambda c: keys.create_key(
+                c,
+                self._now(),
+                org_id=org_id,
+                name=name,
+                kind=kind,
+                project_id=project_id,
+                token_hash=token_hash,
+                prefix=prefix,
+                expires_at_ms=expires_at_ms,
+            )
+        )
 
     async def list_keys(self, org_id: str) -> Sequence[ApiKey]:
-        raise NotImplementedError
+        return await self._database.read(lambda c: keys.list_keys(c, org_id))
 
     async def revoke_key(self, org_id: str, key_id: str) -> bool:
-        raise NotImplementedError
+        return await self._database.write(
+            lambda c: keys.revoke_key(c, self._now(), org_id=org_id, key_id=key_id)
+        )
 
     async def find_key(self, token_hash: str) -> KeyRecord | None:
         """A live key by the SHA-256 (hex) of its token."""
-        raise NotImplementedError
+        return await self._database.read(lambda c: keys.find_key(c, self._now(), token_hash))
 
     # -- projects
     async def create_project(self, *, org_id: str, name: str, slug: str) -> Project:
         """Raises StoreConflict where the org has this slug already."""
-        raise NotImplementedError
+        return await self._database.write(
+            lambda c: projects.create_project(c, self._now(), org_id=org_id, name=name, slug=slug)
+        )
 
     async def list_projects(self, org_id: str) -> Sequence[Project]:
-        raise NotImplementedError
+        return await self._database.read(lambda c: projects.list_projects(c, org_id))
 
     async def get_project(self, project_id: str, *, org_id: str) -> Project | None:
-        raise NotImplementedError
+        return await self._database.read(lambda c: projects.get_project(c, project_id, org_id=org_id))
 
     async def delete_project(self, project_id: str, *, org_id: str) -> bool:
         """With its builds, deployments, sessions, errors and keys."""
-        raise NotImplementedError
+        return await self._database.write(lambda c: projects.delete_project(c, project_id, org_id=org_id))
 
     # -- settings, environment, secrets
     async def get_session_settings(self, project_id: str) -> SessionSettings:
-        raise NotImplementedError
+        column = tables.projects.c.session_settings
+        return await self._database.read(
+            lambda c: projects.get_settings(c, project_id, column, SessionSettings)
+        )
 
     async def put_session_settings(self, project_id: str, settings: SessionSettings) -> None:
-        raise NotImplementedError
+        column = tables.projects.c.session_settings
+        await self._database.write(lambda c: projects.put_settings(c, project_id, column, settings))
 
     async def get_project_settings(self, project_id: str) -> ProjectSettings:
-        raise NotImplementedError
+        column = tables.projects.c.project_settings
+        return await self._database.read(
+            lambda c: projects.get_settings(c, project_id, column, ProjectSettings)
+        )
 
     async def put_project_settings(self, project_id: str, settings: ProjectSettings) -> None:
-        raise NotImplementedError
+        column = tables.projects.c.project_settings
+        await self._database.write(lambda c: projects.put_settings(c, project_id, column, settings))
 
     async def get_environment(self, project_id: str) -> dict[str, str]:
-        raise NotImplementedError
+        table = tables.project_environment
+        return await self._database.read(lambda c: projects.get_pairs(c, table, project_id))
 
     async def put_environment(self, project_id: str, key: str, value: str) -> None:
-        raise NotImplementedError
+        table = tables.project_environment
+        await self._database.write(lambda c: projects.put_pair(c, table, project_id, key, value))
 
     async def delete_environment(self, project_id: str, key: str) -> bool:
-        raise NotImplementedError
+        table = tables.project_environment
+        return await self._database.write(lambda c: projects.delete_pair(c, table, project_id, key))
 
     async def get_secrets(self, project_id: str) -> dict[str, str]:
-        raise NotImplementedError
+        table = tables.project_secrets
+        return await self._database.read(lambda c: projects.get_pairs(c, table, project_id))
 
     async def put_secret(self, project_id: str, name: str, value: str) -> None:
-        raise NotImplementedError
+        table = tables.project_secrets
+        await self._database.write(lambda c: projects.put_pair(c, table, project_id, name, value))
 
     async def delete_secret(self, project_id: str, name: str) -> bool:
-        raise NotImplementedError
+        table = tables.project_secrets
+        return await self._database.write(lambda c: projects.delete_pair(c, table, project_id, name))
 
     # -- builds and deployments
     async def create_build(
-        self, *, project_id: str, size_bytes: int, checksum_sha256: str, message: str | None,
-        validation_status: ValidationStatus, validation_error: str | None,
+        self,
+        *,
+        project_id: str,
+        size_bytes: int,
+        checksum_sha256: str,
+        message: str | None,
+        validation_status: ValidationStatus,
+        validation_error: str | None,
     ) -> Build:
-        raise NotImplementedError
+        return await self._database.write(
+            lambda c: builds.create_build(
+                c,
+                self._now(),
+                project_id=project_id,
+                size_bytes=size_bytes,
+                checksum_sha256=checksum_sha256,
+                message=message,
+                validation_status=validation_status,
+                validation_error=validation_error,
+            )
+        )
 
     async def list_builds(self, project_id: str) -> Sequence[Build]:
         """Newest first."""
-        raise NotImplementedError
+        return await self._database.read(lambda c: builds.list_builds(c, project_id))
 
     async def get_build(self, project_id: str, build_id: str) -> Build | None:
-        raise NotImplementedError
+        return await self._database.read(lambda c: builds.get_build(c, project_id, build_id))
 
     async def set_active_build(self, project_id: str, build_id: str) -> None:
-        raise NotImplementedError
+        await self._database.write(lambda c: builds.set_active_build(c, project_id, build_id))
 
     async def create_deployment(
         self, *, project_id: str, build_id: str | None, mode: DeployMode
     ) -> Deployment:
-        raise NotImplementedError
+        return await self._database.write(
+            lambda c: builds.create_deployment(
+                c, self._now(), project_id=project_id, build_id=build_id, mode=mode
+            )
+        )
 
     async def finish_deployment(
         self, deployment_id: str, *, status: DeploymentStatus, error: str | None, agent: DeployedAgent | None
     ) -> Deployment:
         """`completed` with `agent`: from now on the project's sessions run with exactly that."""
-        raise NotImplementedError
+        return await self._database.write(
+            lambda c: builds.finish_deployment(
+                c, self._now(), deployment_id, status=status, error=error, agent=agent
+            )
+        )
 
     async def get_deployment(self, deployment_id: str, *, org_id: str) -> Deployment | None:
-        raise NotImplementedError
+        return await self._database.read(lambda c: builds.get_deployment(c, deployment_id, org_id=org_id))
 
     async def undeploy(self, project_id: str) -> bool:
-        raise NotImplementedError
+        return await self._database.write(lambda c: builds.undeploy(c, project_id))
 
     async def deployed_agent(self, project_id: str) -> DeployedAgent | None:
         """What the last completed deploy froze; None where nothing is deployed."""
-        raise NotImplementedError
+        return await self._database.read(lambda c: builds.deployed_agent(c, project_id))
 
     # -- sessions
     async def create_session(
-        self, *, session_id: str, project_id: str, build_id: str | None,
-        customer_context: dict[str, Any] | None, idempotency_key: str | None,
+        self,
+        *,
+        session_id: str,
+        project_id: str,
+        build_id: str | None,
+        customer_context: dict[str, Any] | None,
+        idempotency_key: str | None,
     ) -> SessionRecord:
         """With an idempotency key that the project has used before: that session, unchanged."""
-        raise NotImplementedError
+        return await self._database.write(
+            lambda c: sessions.create_session(
+                c,
+                self._now(),
+                session_id=session_id,
+                project_id=project_id,
+                build_id=build_id,
+                customer_context=customer_context,
+                idempotency_key=idempotency_key,
+            )
+        )
 
     async def get_session(self, session_id: str) -> SessionRecord | None:
-        raise NotImplementedError
+        return await self._database.read(lambda c: sessions.get_session(c, session_id))
 
     async def update_session(
-        self, session_id: str, *, status: ProvisioningStatus, build_id: str | None = None,
-        runner_id: str | None = None, failure_code: FailureCode | None = None,
+        self,
+        session_id: str,
+        *,
+        status: ProvisioningStatus,
+        build_id: str | None = None,
+        runner_id: str | None = None,
+        failure_code: FailureCode | None = None,
         failure_message: str | None = None,
     ) -> SessionRecord | None:
         """Never changes a session that has ended or failed."""
-        raise NotImplementedError
+        return await self._database.write(
+            lambda c: sessions.update_session(
+                c,
+                self._now(),
+                session_id,
+                status=status,
+                build_id=build_id,
+                runner_id=runner_id,
+                failure_code=failure_code,
+                failure_message=failure_message,
+            )
+        )
 
     async def list_sessions(
         self, project_id: str, *, start: str | None, end: str | None, limit: int
     ) -> Sequence[SessionRow]:
         """Newest first."""
-        raise NotImplementedError
+        start_ms = None if start is None else columns.to_ms(start)
+        end_ms = None if end is None else columns.to_ms(end)
+        return await self._database.read(
+            lambda c: sessions.list_sessions(c, project_id, start_ms=start_ms, end_ms=end_ms, limit=limit)
+        )
 
     async def get_session_row(self, project_id: str, session_id: str) -> SessionRow | None:
-        raise NotImplementedError
+        return await self._database.read(lambda c: sessions.get_session_row(c, project_id, session_id))
 
     # -- errors
     async def commit_batch(
@@ -229,14 +315,22 @@ class Store:
     ) -> CommittedBatch:
         """In one transaction: error rows ("on conflict do nothing" on the id), ends of sessions, and dead
         letters (`(data, problem)`). An error whose session or project is not known becomes a dead letter."""
-        raise NotImplementedError
+        return await self._database.write(lambda c: batch.commit_batch(c, self._now(), items, dead))
 
     async def project_errors(self, project_id: str, *, limit: int, cursor: str | None) -> ErrorPage:
         """Newest first. Raises ValueError for a cursor that is none."""
-        raise NotImplementedError
+        return await self._database.read(
+            lambda c: session_errors.project_errors(c, project_id, limit=limit, cursor=cursor)
+        )
 
     async def session_errors(
         self, project_id: str, session_id: str, *, limit: int, cursor: str | None
     ) -> ErrorPage:
         """Oldest first."""
-        raise NotImplementedError
+        return await self._database.read(
+            lambda c: session_errors.errors_of_session(c, project_id, session_id, limit=limit, cursor=cursor)
+        )
+
+    async def dead_letters(self, *, limit: int = 20) -> Sequence[DeadLetter]:
+        """What could not be stored as what it was, newest first."""
+        return await self._database.read(lambda c: session_errors.newest_dead_letters(c, limit=limit))

@@ -1,0 +1,79 @@
+"""What the store hands out that is no message of the wire, and how it fails.
+
+Knows nothing of tables or databases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from voicethere.wire.control_plane import SessionErrorRow
+from voicethere.wire.session_api import FailureCode, ProvisioningStatus
+
+
+class StoreConflict(Exception):
+    """A unique name or id is taken; the words name it."""
+
+
+class StoreUnavailable(Exception):
+    """The database cannot be read or written now (locked, full, gone); nothing was changed."""
+
+
+class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that was presented and is neither revoked nor expired."""
+
+    id: str
+    kind: str  # "org" | "user" | "client"
+    org_id: str
+    project_id: str | None
+
+
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One session, from its request to its end. Times are wire times."""
+
+    id: str
+    project_id: str
+    build_id: str | None
+    status: ProvisioningStatus
+    failure_code: FailureCode | None = None
+    failure_message: str | None = None
+    runner_id: str | None = None
+    customer_context: dict[str, Any] | None = None
+    created_at: str
+    updated_at: str
+    completed_at: str | None = None
+    ended_at: str | None = None
+    end_reason: str | None = None
+    failed: bool = False
+
+
+class ErrorPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Some error rows; `next_cursor` is None where there are no more."""
+
+    errors: Sequence[SessionErrorRow]
+    next_cursor: str | None
+
+
+class CommittedBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """What `commit_batch` really did, in rows: a repeated batch inserts, ends and buries nothing."""
+
+    inserted: int
+    duplicates: int
+    dead: int
+    ended: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """An item of the queue that could not be stored as what it is.
+
+    `data` is its beginning (at most `MAX_DEAD_LETTER_BYTES` of `size_bytes`), `problem` says why it is here.
+    """
+
+    checksum_sha256: str
+    data: bytes
+    size_bytes: int
+    problem: str
+    created_at: str

@@ -1,0 +1,172 @@
+"""Sessions, from the request to the end: functions on a connection.
+
+How a session *ends* is not here: that comes through the queue (see `batch`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, select, update
+
+from voicethere.adapters.store import columns
+from voicethere.adapters.store.projects import require_project
+from voicethere.adapters.store.records import SessionRecord, StoreConflict
+from voicethere.adapters.store.tables import sessions
+from voicethere.wire.control_plane import SessionRow
+from voicethere.wire.session_api import FailureCode, ProvisioningStatus
+
+MAX_LIST = 1000
+
+_SETTLED = (ProvisioningStatus.READY, ProvisioningStatus.FAILED)
+
+
+def create_session(
+    connection: Connection,
+    now_ms: int,
+    *,
+    session_id: str,
+    project_id: str,
+    build_id: str | None,
+    customer_context: dict[str, Any] | None,
+    idempotency_key: str | None,
+) -> SessionRecord:
+    """A queued session, or the one that the project made with this idempotency key before.
+
+    Raises:
+        LookupError: there is no such project.
+        StoreConflict: the session id is taken.
+    """
+    require_project(connection, project_id)
+    inserted = connection.execute(
+        columns.insert(connection, sessions)
+        .values(
+            id=session_id,
+            project_id=project_id,
+            build_id=build_id,
+            status=ProvisioningStatus.QUEUED.value,
+            customer_context=None if customer_context is None else columns.to_json(customer_context),
+            idempotency_key=idempotency_key,
+            created_at_ms=now_ms,
+            updated_at_ms=now_ms,
+        )
+        .on_conflict_do_nothing()
+    )
+    same = sessions.c.id == session_id
+    if inserted.rowcount == 0:
+        if idempotency_key is None:
+            raise StoreConflict(f"the session id {session_id!r} is taken: choose another one")
+        same = (sessions.c.project_id == project_id) & (sessions.c.idempotency_key == idempotency_key)
+    row = connection.execute(select(sessions).where(same)).first()
+    if row is None:
+        raise StoreConflict(f"the session id {session_id!r} is taken: choose another one")
+    return _record(row)
+
+
+def get_session(connection: Connection, session_id: str) -> SessionRecord | None:
+    """The session with this id."""
+    row = connection.execute(select(sessions).where(sessions.c.id == session_id)).first()
+    return None if row is None else _record(row)
+
+
+def update_session(
+    connection: Connection,
+    now_ms: int,
+    session_id: str,
+    *,
+    status: ProvisioningStatus,
+    build_id: str | None,
+    runner_id: str | None,
+    failure_code: FailureCode | None,
+    failure_message: str | None,
+) -> SessionRecord | None:
+    """Take a step; a session that has ended or failed stays as it is. None leaves a field alone."""
+    values: dict[str, object] = {"status": status.value, "updated_at_ms": now_ms}
+    if build_id is not None:
+        values["build_id"] = build_id
+    if runner_id is not None:
+        values["runner_id"] = runner_id
+    if failure_code is not None:
+        values["failure_code"] = failure_code.value
+    if failure_message is not None:
+        values["failure_message"] = failure_message
+    if status in _SETTLED:
+        values["completed_at_ms"] = now_ms
+    if status is ProvisioningStatus.FAILED:
+        values["failed"] = True
+    connection.execute(
+        update(sessions)
+        .where(
+            sessions.c.id == session_id,
+            sessions.c.ended_at_ms.is_(None),
+            sessions.c.status != ProvisioningStatus.FAILED.value,
+        )
+        .values(values)
+    )
+    return get_session(connection, session_id)
+
+
+def list_sessions(
+    connection: Connection, project_id: str, *, start_ms: int | None, end_ms: int | None, limit: int
+) -> Sequence[SessionRow]:
+    """Newest first: those made at or after `start_ms` and before `end_ms`.
+
+    Raises:
+        ValueError: `limit` is not between 1 and `MAX_LIST`.
+    """
+    if not 1 <= limit <= MAX_LIST:
+        raise ValueError(f"limit must be from 1 to {MAX_LIST}, not {limit}")
+    query = select(sessions).where(sessions.c.project_id == project_id)
+    if start_ms is not None:
+        query = query.where(sessions.c.created_at_ms >= start_ms)
+    if end_ms is not None:
+        query = query.where(sessions.c.created_at_ms < end_ms)
+    query = query.order_by(sessions.c.created_at_ms.desc(), sessions.c.number.desc()).limit(limit)
+    return [_row(row) for row in connection.execute(query)]
+
+
+def get_session_row(connection: Connection, project_id: str, session_id: str) -> SessionRow | None:
+    """The session as the control plane shows it, where it is the project's."""
+    query = select(sessions).where(sessions.c.id == session_id, sessions.c.project_id == project_id)
+    row = connection.execute(query).first()
+    return None if row is None else _row(row)
+
+
+def _record(row: Row[tuple[object, ...]]) -> SessionRecord:
+    return SessionRecord(
+        id=row.id,
+        project_id=row.project_id,
+        build_id=row.build_id,
+        status=ProvisioningStatus(row.status),
+        failure_code=None if row.failure_code is None else FailureCode(row.failure_code),
+        failure_message=row.failure_message,
+        runner_id=row.runner_id,
+        customer_context=columns.object_or_none(row.customer_context),
+        created_at=columns.to_wire(row.created_at_ms),
+        updated_at=columns.to_wire(row.updated_at_ms),
+        completed_at=columns.to_wire_or_none(row.completed_at_ms),
+        ended_at=columns.to_wire_or_none(row.ended_at_ms),
+        end_reason=row.end_reason,
+        failed=row.failed,
+    )
+
+
+def _row(row: Row[tuple[object, ...]]) -> SessionRow:
+    status: Literal["active", "ended", "failed"] = "active"
+    ended_at_ms = row.ended_at_ms
+    if row.failed:
+        status = "failed"
+        # A job that failed has no end of its own: it was over when it failed.
+        ended_at_ms = row.completed_at_ms if ended_at_ms is None else ended_at_ms
+    elif ended_at_ms is not None:
+        status = "ended"
+    return SessionRow(
+        id=row.id,
+        orchestrator_session_id=row.id,
+        status=status,
+        build_id=row.build_id,
+        created_at=columns.to_wire(row.created_at_ms),
+        ended_at=columns.to_wire_or_none(ended_at_ms),
+        end_reason=row.end_reason,
+    )

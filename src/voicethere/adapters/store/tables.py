@@ -1,0 +1,224 @@
+"""The tables, as SQLAlchemy Core describes them; the migrations must lead to exactly these.
+
+Conventions: `*_at_ms` is milliseconds since the epoch; JSON is text, encoded by msgspec; ids are opaque
+text. Whatever belongs to a project goes with it, and every such foreign key leads an index, so that a
+deletion does not scan. There is no foreign key from errors to sessions or builds: history outlives both.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _number() -> Column[int]:
+    """Counts rows as they are made: the order of two rows of the same millisecond."""
+    return Column(
+        "number", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True
+    )
+
+
+def _project(*, primary_key: bool = False, nullable: bool = False) -> Column[str]:
+    owner = ForeignKey("projects.id", ondelete="CASCADE")
+    return Column("project_id", Text, owner, primary_key=primary_key, nullable=nullable)
+
+
+orgs = Table(
+    "orgs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("slug", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("slug"),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("org_id", Text, ForeignKey("orgs.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("slug", Text, nullable=False),
+    Column("active_build_id", Text),
+    Column("session_settings", Text),
+    Column("project_settings", Text),
+    Column("created_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("org_id", "slug"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _number(),
+    Column("id", Text, nullable=False),
+    Column("org_id", Text, ForeignKey("orgs.id", ondelete="CASCADE"), nullable=False),
+    _project(nullable=True),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("token_hash", Text, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("revoked_at_ms", BigInteger),
+    UniqueConstraint("id"),
+    UniqueConstraint("token_hash"),
+    Index(None, "org_id"),
+    Index(None, "project_id"),
+)
+
+project_environment = Table(
+    "project_environment",
+    metadata,
+    _project(primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+# Readable, because a runner needs the values: they are protected by the modes of the file and its
+# directory (0600, 0700). Encryption at rest comes with a later issue.
+project_secrets = Table(
+    "project_secrets",
+    metadata,
+    _project(primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+builds = Table(
+    "builds",
+    metadata,
+    _number(),
+    Column("id", Text, nullable=False),
+    _project(),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("checksum_sha256", Text, nullable=False),
+    Column("validation_status", Text, nullable=False),
+    Column("validation_error", Text),
+    Column("message", Text),
+    Column("created_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("id"),
+    Index(None, "project_id", "number"),
+)
+
+deployments = Table(
+    "deployments",
+    metadata,
+    _number(),
+    Column("id", Text, nullable=False),
+    _project(),
+    Column("build_id", Text),
+    Column("status", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("error", Text),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("completed_at_ms", BigInteger),
+    UniqueConstraint("id"),
+    Index(None, "project_id", "number"),
+)
+
+# What the last completed deploy froze; no row where nothing is deployed. `agent` holds secrets, too.
+deployed_agents = Table(
+    "deployed_agents",
+    metadata,
+    _project(primary_key=True),
+    Column("deployment_id", Text, nullable=False),
+    Column("build_id", Text, nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("deployed_at_ms", BigInteger, nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    _number(),
+    Column("id", Text, nullable=False),
+    _project(),
+    Column("build_id", Text),
+    Column("status", Text, nullable=False),
+    Column("failure_code", Text),
+    Column("failure_message", Text),
+    Column("runner_id", Text),
+    Column("customer_context", Text),
+    Column("idempotency_key", Text),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("updated_at_ms", BigInteger, nullable=False),
+    Column("completed_at_ms", BigInteger),
+    Column("ended_at_ms", BigInteger),
+    Column("end_reason", Text),
+    Column("failed", Boolean, nullable=False, server_default=false()),
+    UniqueConstraint("id"),
+    UniqueConstraint("project_id", "idempotency_key"),
+)
+Index(
+    "ix_sessions_project_newest",
+    sessions.c.project_id,
+    sessions.c.created_at_ms.desc(),
+    sessions.c.number.desc(),
+)
+
+session_errors = Table(
+    "session_errors",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _project(),
+    Column("session_id", Text, nullable=False),
+    Column("build_id", Text),
+    Column("source", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("client_message", Text),
+    Column("stack_trace", Text),
+    Column("recoverable", Boolean, nullable=False),
+    Column("customer_context", Text),
+    Column("details", Text, nullable=False),
+    Column("occurred_at_ms", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+)
+Index(
+    "ix_session_errors_project_newest",
+    session_errors.c.project_id,
+    session_errors.c.occurred_at_ms.desc(),
+    session_errors.c.id.desc(),
+)
+Index(
+    "ix_session_errors_session_oldest",
+    session_errors.c.project_id,
+    session_errors.c.session_id,
+    session_errors.c.occurred_at_ms,
+    session_errors.c.id,
+)
+
+# The checksum is that of the whole item: one that is delivered again is buried once.
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    _number(),
+    Column("checksum_sha256", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("checksum_sha256"),
+)
