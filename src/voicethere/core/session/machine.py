@@ -264,24 +264,23 @@ def _agent_ended(step: _Step, event: AgentEnded) -> None:
 
 
 def _handler_failed(step: _Step, event: HandlerFailed) -> None:
-    if step.wants_more() or step.state.phase in _CLEAN_ENDING:
-        _agent_failure(step, SessionErrorCode.AGENT_HANDLER_FAILED, event.failure)
+    _ending_failure(step, SessionErrorCode.AGENT_HANDLER_FAILED, event.failure, EndReason.AGENT_ERROR)
 
 
 def _agent_gone(step: _Step, event: AgentGone) -> None:
     step.change(agent_gone=True)
-    if step.wants_more() or step.state.phase in _CLEAN_ENDING:
-        _agent_failure(step, SessionErrorCode.AGENT_CHILD_CRASHED, event.crash)
+    _ending_failure(step, SessionErrorCode.AGENT_CHILD_CRASHED, event.crash, EndReason.AGENT_ERROR)
 
 
-def _agent_failure(step: _Step, code: SessionErrorCode, cause: Cause) -> None:
-    if step.state.end_reason is EndReason.IDLE_TIMEOUT:
-        # The ending error was told already: this one is recorded, not told.
-        step.change(failed=True)
-        step.record(code, cause, recoverable=False, tell=False)
+def _ending_failure(step: _Step, code: SessionErrorCode, cause: Cause, reason: EndReason) -> None:
+    if step.wants_more():
+        step.fail(code, cause, reason)
+    elif step.state.phase in _CLEAN_ENDING:
+        # The session is ending already: nobody is waited for, and an idle end has been told its one error.
+        told = step.state.end_reason is EndReason.IDLE_TIMEOUT
+        step.record(code, cause, recoverable=False, tell=not told and step.state.control_open)
+        step.change(failed=True, end_reason=step.state.end_reason if told else reason)
         step.flush()
-    else:
-        step.fail(code, cause, EndReason.AGENT_ERROR)
 
 
 def _control_opened(step: _Step, event: ControlOpened) -> None:
@@ -364,8 +363,7 @@ def _idle_hook_done(step: _Step, event: IdleHookDone) -> None:
 
 
 def _runner_fault(step: _Step, event: RunnerFault) -> None:
-    if step.wants_more() or step.state.phase in _CLEAN_ENDING:
-        step.fail(SessionErrorCode.RUNNER_INTERNAL, event.cause, EndReason.ERROR)
+    _ending_failure(step, SessionErrorCode.RUNNER_INTERNAL, event.cause, EndReason.ERROR)
 
 
 def _cancelled(step: _Step, event: Cancelled) -> None:
