@@ -7,6 +7,7 @@ number; `MAX_FRAME_BYTES` bounds it. Which process a frame came from says which 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -16,6 +17,19 @@ from voicethere.wire.control_channel import SpeechEventType
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 MAX_LOG_MESSAGE_CHARS = 2048
 MAX_LOG_FIELDS_CHARS = 8192
+MAX_SPEAK_CHARS = 16 * 1024
+"""Characters of one `speak`."""
+MAX_CLIENT_MESSAGE_BYTES = 64 * 1024
+"""Bytes of one message to the client: JSON text in UTF-8, or binary."""
+MAX_ERROR_MESSAGE_CHARS = 8 * 1024
+MAX_STACK_CHARS = 64 * 1024
+MAX_COMMANDS = 1000
+MAX_COMMAND_CHARS = 200
+
+LOG_LEVELS = ("debug", "info", "warn", "error")
+
+OUT_OF_MEMORY_STATUS = 86
+"""The exit status of a child in which a MemoryError was not caught."""
 
 # The environment that the runner builds for a child, from nothing.
 ENV_SESSION_ID = "SESSION_ID"
@@ -37,7 +51,7 @@ class _FromChild(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
 # ------------------------------------------------------------------ runner → child
 
 
-class LoadAgent(_ToChild, tag="load_agent"):
+class LoadAgent(_ToChild, frozen=True, kw_only=True, tag="load_agent"):
     """First message: load the bundle, then run `on_agent_start`. `bundle_dir` holds `agent.py`."""
 
     bundle_dir: str
@@ -45,7 +59,7 @@ class LoadAgent(_ToChild, tag="load_agent"):
     hook_timeout_seconds: float = 60.0
 
 
-class SessionStart(_ToChild, tag="session_start"):
+class SessionStart(_ToChild, frozen=True, kw_only=True, tag="session_start"):
     """Runs `on_session_start`. `env` is the session's whole environment, customer context included."""
 
     session_id: str
@@ -55,7 +69,7 @@ class SessionStart(_ToChild, tag="session_start"):
     customer_context: dict[str, Any] | None = None
 
 
-class SpeechEventMessage(_ToChild, tag="speech_event"):
+class SpeechEventMessage(_ToChild, frozen=True, kw_only=True, tag="speech_event"):
     """Runs `on_speech_event`, and `on_user_speech_final` for a final with text."""
 
     session_id: str
@@ -64,7 +78,7 @@ class SpeechEventMessage(_ToChild, tag="speech_event"):
     error: str | None = None
 
 
-class DataChannelMessage(_ToChild, tag="data_channel_message"):
+class DataChannelMessage(_ToChild, frozen=True, kw_only=True, tag="data_channel_message"):
     """Runs `on_data_channel_message` with parsed JSON, or the raw string."""
 
     session_id: str
@@ -72,7 +86,7 @@ class DataChannelMessage(_ToChild, tag="data_channel_message"):
     channel: str = "control"
 
 
-class DataChannelBinary(_ToChild, tag="data_channel_binary"):
+class DataChannelBinary(_ToChild, frozen=True, kw_only=True, tag="data_channel_binary"):
     """Runs `on_data_channel_binary`; `channel` is `control` or `sync`."""
 
     session_id: str
@@ -80,7 +94,7 @@ class DataChannelBinary(_ToChild, tag="data_channel_binary"):
     channel: str
 
 
-class IdleTimeout(_ToChild, tag="idle_timeout"):
+class IdleTimeout(_ToChild, frozen=True, kw_only=True, tag="idle_timeout"):
     """Runs `on_idle_timeout`, answered by `idle_timeout_done`."""
 
     session_id: str
@@ -88,13 +102,13 @@ class IdleTimeout(_ToChild, tag="idle_timeout"):
     grace_seconds: float
 
 
-class SessionEnd(_ToChild, tag="session_end"):
+class SessionEnd(_ToChild, frozen=True, kw_only=True, tag="session_end"):
     """Runs `on_session_end`, answered by `session_end_ack`."""
 
     session_id: str
 
 
-class SpeechDone(_ToChild, tag="speech_done"):
+class SpeechDone(_ToChild, frozen=True, kw_only=True, tag="speech_done"):
     """What became of one `speak`: resolves the handle that the agent may await."""
 
     session_id: str
@@ -102,7 +116,7 @@ class SpeechDone(_ToChild, tag="speech_done"):
     interrupted: bool
 
 
-class Ping(_ToChild, tag="ping"):
+class Ping(_ToChild, frozen=True, kw_only=True, tag="ping"):
     """The child's event loop answers with the same number."""
 
     n: int
@@ -124,14 +138,14 @@ ToChild = (
 # ------------------------------------------------------------------ child → runner
 
 
-class AgentLoaded(_FromChild, tag="agent_loaded"):
+class AgentLoaded(_FromChild, frozen=True, kw_only=True, tag="agent_loaded"):
     """The bundle is loaded and `on_agent_start` is done."""
 
     hooks: list[str]
     commands: list[str]
 
 
-class AgentLoadFailed(_FromChild, tag="agent_load_failed"):
+class AgentLoadFailed(_FromChild, frozen=True, kw_only=True, tag="agent_load_failed"):
     """The bundle could not be loaded, or `on_agent_start` raised; the child exits after it.
 
     `stage` is `import`, `define_agent` or `on_agent_start`.
@@ -142,37 +156,37 @@ class AgentLoadFailed(_FromChild, tag="agent_load_failed"):
     stack: str
 
 
-class SessionStartAck(_FromChild, tag="session_start_ack"):
+class SessionStartAck(_FromChild, frozen=True, kw_only=True, tag="session_start_ack"):
     session_id: str
 
 
-class SessionEndAck(_FromChild, tag="session_end_ack"):
+class SessionEndAck(_FromChild, frozen=True, kw_only=True, tag="session_end_ack"):
     session_id: str
 
 
-class IdleTimeoutDone(_FromChild, tag="idle_timeout_done"):
-    """`error` and `stack` are set if the hook raised."""
+class IdleTimeoutDone(_FromChild, frozen=True, kw_only=True, tag="idle_timeout_done"):
+    """`error` (`Type: words`) and `stack` are set if the hook raised. Not sent past the grace."""
 
     session_id: str
     error: str | None = None
     stack: str | None = None
 
 
-class HandlerStarted(_FromChild, tag="handler_started"):
+class HandlerStarted(_FromChild, frozen=True, kw_only=True, tag="handler_started"):
     """A hook began; the runner holds it to the hook's time limit."""
 
     session_id: str
     hook: str
 
 
-class HandlerFinished(_FromChild, tag="handler_finished"):
-    """The hook that began last for this session is over."""
+class HandlerFinished(_FromChild, frozen=True, kw_only=True, tag="handler_finished"):
+    """The hook that began last for this session is over, however it ended."""
 
     session_id: str
     hook: str
 
 
-class Speak(_FromChild, tag="speak"):
+class Speak(_FromChild, frozen=True, kw_only=True, tag="speak"):
     """Text → TTS on the outbound track."""
 
     session_id: str
@@ -180,20 +194,20 @@ class Speak(_FromChild, tag="speak"):
     text: str
 
 
-class SendToClient(_FromChild, tag="send_to_client"):
+class SendToClient(_FromChild, frozen=True, kw_only=True, tag="send_to_client"):
     """`payload` is JSON text, made in the child so that what it cannot encode is the agent's own error."""
 
     session_id: str
     payload: str
 
 
-class SendBinaryToClient(_FromChild, tag="send_binary_to_client"):
+class SendBinaryToClient(_FromChild, frozen=True, kw_only=True, tag="send_binary_to_client"):
     session_id: str
     data: bytes
     channel: str
 
 
-class Log(_FromChild, tag="log"):
+class Log(_FromChild, frozen=True, kw_only=True, tag="log"):
     """Bounded in the child, and again by the runner, which does not trust it."""
 
     level: str
@@ -203,7 +217,7 @@ class Log(_FromChild, tag="log"):
     time: str | None = None
 
 
-class AgentError(_FromChild, tag="agent_error"):
+class AgentError(_FromChild, frozen=True, kw_only=True, tag="agent_error"):
     """A handler raised and `error_hook` has run. `message` is `Type: words`, `stack` the traceback's text.
 
     `session_id` is None where it cannot be told which session a background task was of: all are meant.
@@ -215,12 +229,12 @@ class AgentError(_FromChild, tag="agent_error"):
     stack: str
 
 
-class DisconnectClient(_FromChild, tag="disconnect_client"):
+class DisconnectClient(_FromChild, frozen=True, kw_only=True, tag="disconnect_client"):
     session_id: str
     reason: str | None = None
 
 
-class Pong(_FromChild, tag="pong"):
+class Pong(_FromChild, frozen=True, kw_only=True, tag="pong"):
     n: int
 
 
@@ -241,9 +255,61 @@ FromChild = (
     | Pong
 )
 
+_LENGTH_BYTES = 4
+
+
+class FrameTooLong(ValueError):
+    """A frame's length is past `MAX_FRAME_BYTES`: the stream cannot be trusted any further."""
+
+
+def add_length(frame: bytes) -> bytes:
+    """A frame as it goes onto the stream.
+
+    Raises:
+        FrameTooLong: the other end would refuse it.
+    """
+    if len(frame) > MAX_FRAME_BYTES:
+        raise FrameTooLong(f"a frame of {len(frame)} bytes; at most {MAX_FRAME_BYTES} are allowed")
+    return len(frame).to_bytes(_LENGTH_BYTES, "big") + frame
+
+
+class FrameSplitter:
+    """Cuts a stream into frames: bytes in, whole frames out.
+
+    Example:
+        >>> list(FrameSplitter().feed(add_length(b"one") + add_length(b"two")))
+        [b'one', b'two']
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The frames that are complete now. The iterator must be used up before the next call.
+
+        Raises:
+            FrameTooLong: while iterating, on a length past the limit.
+        """
+        self._buffer += data
+        start = 0
+        try:
+            while len(self._buffer) - start >= _LENGTH_BYTES:
+                length = int.from_bytes(self._buffer[start : start + _LENGTH_BYTES], "big")
+                if length > MAX_FRAME_BYTES:
+                    raise FrameTooLong(f"a frame of {length} bytes; at most {MAX_FRAME_BYTES} are allowed")
+                end = start + _LENGTH_BYTES + length
+                if len(self._buffer) < end:
+                    break
+                frame = bytes(self._buffer[start + _LENGTH_BYTES : end])
+                start = end
+                yield frame
+        finally:
+            del self._buffer[:start]
+
+
 _encoder = msgspec.msgpack.Encoder()
-_to_child = msgspec.msgpack.Decoder(ToChild)
-_from_child = msgspec.msgpack.Decoder(FromChild)
+_to_child: msgspec.msgpack.Decoder[ToChild] = msgspec.msgpack.Decoder(ToChild)
+_from_child: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromChild)
 
 
 def encode(message: ToChild | FromChild) -> bytes:
