@@ -70,6 +70,23 @@ def get_session(connection: Connection, session_id: str) -> SessionRecord | None
     return None if row is None else _record(row)
 
 
+def find_repeated_session(
+    connection: Connection, project_id: str, idempotency_key: str
+) -> SessionRecord | None:
+    """The session that the project made with this idempotency key."""
+    query = select(sessions).where(
+        sessions.c.project_id == project_id, sessions.c.idempotency_key == idempotency_key
+    )
+    row = connection.execute(query).first()
+    return None if row is None else _record(row)
+
+
+def unfinished_sessions(connection: Connection) -> Sequence[SessionRecord]:
+    """All sessions without an end, failed jobs whose end is not stored yet included; oldest first."""
+    query = select(sessions).where(sessions.c.ended_at_ms.is_(None)).order_by(sessions.c.number)
+    return [_record(row) for row in connection.execute(query)]
+
+
 def update_session(
     connection: Connection,
     now_ms: int,

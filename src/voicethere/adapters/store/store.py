@@ -272,6 +272,16 @@ class Store:
     async def get_session(self, session_id: str) -> SessionRecord | None:
         return await self._database.read(lambda c: sessions.get_session(c, session_id))
 
+    async def find_repeated_session(self, project_id: str, idempotency_key: str) -> SessionRecord | None:
+        """The session that the project made with this idempotency key; None where there is none."""
+        return await self._database.read(
+            lambda c: sessions.find_repeated_session(c, project_id, idempotency_key)
+        )
+
+    async def unfinished_sessions(self) -> Sequence[SessionRecord]:
+        """All sessions without an end, oldest first: what a session service that starts must see to."""
+        return await self._database.read(sessions.unfinished_sessions)
+
     async def update_session(
         self,
         session_id: str,
