@@ -1,0 +1,1 @@
+"""How the session service reaches the runners (ports `RelayHub` and `RunnerLink`)."""
