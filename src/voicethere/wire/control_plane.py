@@ -195,3 +195,37 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
 
 class ApiKeyList(msgspec.Struct, frozen=True, kw_only=True):
     api_keys: list[ApiKey]
+
+
+class ErrorAccepted(msgspec.Struct, frozen=True, kw_only=True):
+    """The 202 answer to a service that reports an error: it is durably queued."""
+
+    id: str
+
+
+class PutVariable(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `PUT …/environment/{key}`."""
+
+    value: str
+
+
+class EnvironmentView(msgspec.Struct, frozen=True, kw_only=True):
+    project_id: str
+    environment: dict[str, str]
+
+
+class PutSecret(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    value: str
+
+
+class MaskedSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """A secret's value is never sent back; `masked` shows that there is one."""
+
+    name: str
+    masked: str
+
+
+class SecretList(msgspec.Struct, frozen=True, kw_only=True):
+    project_id: str
+    secrets: list[MaskedSecret]

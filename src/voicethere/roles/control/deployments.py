@@ -1,0 +1,120 @@
+"""Routes: deployments. A deploy freezes the build, settings, environment and secrets of new sessions."""
+
+from __future__ import annotations
+
+import structlog
+from litestar import Controller, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+from msgspec import UNSET
+
+from voicethere.adapters.http.auth import Principal
+from voicethere.adapters.http.errors import HttpProblem, conflict, error_responses, not_found
+from voicethere.roles.control.access import find_project, org_of, require_id
+from voicethere.roles.control.builds import usable_build
+from voicethere.roles.control.plane import ControlPlane
+from voicethere.wire.control_plane import (
+    Build,
+    CreateDeployment,
+    Deployment,
+    DeploymentStatus,
+    DeployMode,
+    Project,
+)
+from voicethere.wire.http import HttpErrorCode
+from voicethere.wire.ipc import ENV_CRASH_TTS_MESSAGE
+from voicethere.wire.relay import DeployedAgent
+
+_log = structlog.get_logger("voicethere.control")
+
+
+class DeploymentRoutes(Controller):
+    tags = ("deployments",)
+
+    @post("/deployments", summary="Deploy a build", responses=error_responses(409))
+    async def deploy(
+        self,
+        data: JSONBody[CreateDeployment],
+        plane: NamedDependency[ControlPlane],
+        principal: NamedDependency[Principal],
+    ) -> Deployment:
+        """Without a `build_id`: the active build. New sessions run with what is deployed; sessions that run
+        already keep what they started with, in either mode."""
+        project = await find_project(plane, principal, data.project_id)
+        if data.build_id is not UNSET:
+            build = await usable_build(plane, project, data.build_id)
+        elif project.active_build_id is not None:
+            build = await usable_build(plane, project, project.active_build_id)
+        else:
+            raise conflict("The project has no active build: promote one first, or name a `build_id`.")
+        job = await plane.store.create_deployment(project_id=project.id, build_id=build.id, mode=data.mode)
+        return await _carry_out(plane, project, build, job)
+
+    @get("/deployments/{deployment_id:str}", summary="Show a deployment")
+    async def get_deployment(
+        self,
+        deployment_id: FromPath[str],
+        plane: NamedDependency[ControlPlane],
+        principal: NamedDependency[Principal],
+    ) -> Deployment:
+        job = await plane.store.get_deployment(
+            require_id(deployment_id, "deployment"), org_id=org_of(principal)
+        )
+        if job is None or not principal.may_see(job.project_id):
+            raise not_found("deployment")
+        return job
+
+    @post("/projects/{project_id:str}/undeploy", summary="Take a project out of service", status_code=200)
+    async def undeploy(
+        self, project: NamedDependency[Project], plane: NamedDependency[ControlPlane]
+    ) -> Deployment:
+        """New sessions are refused (NOT_DEPLOYED); running ones go on to their end."""
+        if not project.is_deployed:
+            raise HttpProblem(409, HttpErrorCode.NOT_DEPLOYED, "The project is not deployed.")
+        job = await plane.store.create_deployment(project_id=project.id, build_id=None, mode=DeployMode.DRAIN)
+        await plane.store.undeploy(project.id)
+        return await plane.store.finish_deployment(
+            job.id, status=DeploymentStatus.COMPLETED, error=None, agent=None
+        )
+
+
+async def _carry_out(plane: ControlPlane, project: Project, build: Build, job: Deployment) -> Deployment:
+    """The job never stays queued: whatever fails, it ends as failed and says so."""
+    try:
+        await plane.bundles.get(build.checksum_sha256)
+        agent = await _freeze(plane, project, build)
+        return await plane.store.finish_deployment(
+            job.id, status=DeploymentStatus.COMPLETED, error=None, agent=agent
+        )
+    except KeyError:
+        _log.error("bundle_missing", build_id=build.id, checksum=build.checksum_sha256)
+        return await plane.store.finish_deployment(
+            job.id,
+            status=DeploymentStatus.FAILED,
+            error="The bundle of this build is no longer stored: upload it again.",
+            agent=None,
+        )
+    except Exception:
+        await plane.store.finish_deployment(
+            job.id,
+            status=DeploymentStatus.FAILED,
+            error="The deploy failed; the server's log has the details.",
+            agent=None,
+        )
+        raise
+
+
+async def _freeze(plane: ControlPlane, project: Project, build: Build) -> DeployedAgent:
+    session_settings = await plane.store.get_session_settings(project.id)
+    project_settings = await plane.store.get_project_settings(project.id)
+    environment = await plane.store.get_environment(project.id)
+    return DeployedAgent(
+        project_id=project.id,
+        build_id=build.id,
+        bundle_checksum=build.checksum_sha256,
+        mode=project_settings.mode,
+        settings=session_settings,
+        environment={**environment, ENV_CRASH_TTS_MESSAGE: session_settings.error_message},
+        secrets=await plane.store.get_secrets(project.id),
+        client_speak_enabled=project_settings.client_speak_enabled,
+    )
