@@ -52,11 +52,14 @@ class _FromChild(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
 
 
 class LoadAgent(_ToChild, frozen=True, kw_only=True, tag="load_agent"):
-    """First message: load the bundle, then run `on_agent_start`. `bundle_dir` holds `agent.py`."""
+    """First message: load the bundle, then run `on_agent_start`. `bundle_dir` holds `agent.py`.
+
+    The child itself holds `error_hook` to its limit; the runner holds the other hooks to theirs.
+    """
 
     bundle_dir: str
     env: dict[str, str]
-    hook_timeout_seconds: float = 60.0
+    error_hook_seconds: float = 5.0
 
 
 class SessionStart(_ToChild, frozen=True, kw_only=True, tag="session_start"):
