@@ -111,6 +111,8 @@ class SpeechTrack(MediaStreamTrack):
         self._origin: float | None = None
         self._next_pts = 0
         self._silence_due = _WARM_UP_PACKETS
+        self.sent_packets = 0
+        """How many packets were taken by the sender, silence included."""
 
     def play(self, packets: AsyncIterator[bytes] | Iterable[bytes]) -> Playback:
         """Queue one piece of speech: 20-ms Opus packets. Must be called on the track's event loop.
@@ -193,6 +195,7 @@ class SpeechTrack(MediaStreamTrack):
         packet.pts = self._next_pts
         packet.time_base = TIME_BASE
         self._next_pts += FRAME_SAMPLES
+        self.sent_packets += 1
         return packet
 
     def _next_payload(self) -> bytes | None:

@@ -174,7 +174,7 @@ class Peer:
         return True
 
     async def flush(self, timeout: float) -> bool:
-        """Wait until the other side has acknowledged everything; False when it has not in `timeout` seconds."""
+        """Wait until the other side has acknowledged everything; False when not in `timeout` seconds."""
         sctp = self._sctp()
         return sctp is not None and await sctp_flush.flushed(sctp, timeout)
 
