@@ -107,9 +107,7 @@ class Database:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with locked(path):
-                # Made here and not by SQLite, for the mode; its -wal and -shm files take after it.
-                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-                path.chmod(0o600)
+                _create_private(path)
                 with self._writing.begin() as connection:
                     upgrade(connection)
         except (OSError, exc.SQLAlchemyError) as error:
@@ -133,8 +131,11 @@ class Database:
                 works = [work for work, _ in group]
                 try:
                     outcomes = await loop.run_in_executor(self._writer, self._write_group, works)
+                except StoreUnavailable as error:
+                    # One exception each: they are raised, with tracebacks of their own, in several tasks.
+                    outcomes = [_Outcome(error=StoreUnavailable(str(error))) for _ in group]
                 except Exception as error:  # whatever it is, all of them must hear of it
-                    outcomes = [_Outcome(error=error)] * len(group)
+                    outcomes = [_Outcome(error=error) for _ in group]
                 for (_, future), outcome in zip(group, outcomes, strict=True):
                     if future.done():
                         continue
@@ -175,6 +176,18 @@ def unavailable(error: Exception) -> StoreUnavailable:
     """The error to raise instead; it names the driver's reason, without the statement and its values."""
     reason = error.orig if isinstance(error, exc.DBAPIError) else error
     return StoreUnavailable(f"the database cannot be used now: {reason}")
+
+
+def _create_private(path: Path) -> None:
+    """Make the file, readable by its owner only; its -wal and -shm files take after it.
+
+    One that is there is not opened: closing it would drop the locks that SQLite holds on it in this process.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
 
 
 def _sqlite_path(url: str) -> Path:

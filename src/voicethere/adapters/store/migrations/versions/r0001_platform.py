@@ -1,4 +1,7 @@
-"""The platform's first tables: orgs, keys, projects, builds, deployments, sessions, errors."""
+"""The platform's first tables: orgs, keys, projects, builds, deployments, sessions, errors.
+
+Steps go forward only: the way back is a backup.
+"""
 
 from __future__ import annotations
 
@@ -218,21 +221,3 @@ def _create_sessions_and_errors() -> None:
         _key("dead_letters", "number"),
         _unique("dead_letters", "checksum_sha256"),
     )
-
-
-def downgrade() -> None:
-    """Drop every table, children first."""
-    for table in (
-        "dead_letters",
-        "session_errors",
-        "sessions",
-        "deployed_agents",
-        "deployments",
-        "builds",
-        "project_secrets",
-        "project_environment",
-        "api_keys",
-        "projects",
-        "orgs",
-    ):
-        op.drop_table(table)

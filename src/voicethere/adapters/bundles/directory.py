@@ -1,0 +1,123 @@
+"""Bundles as files of a directory, named and checked by the SHA-256 of their bytes.
+
+A file appears whole or not at all, is private to its owner, and is verified whenever it is read. Knows
+nothing of what is inside a bundle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import tempfile
+import time
+from pathlib import Path
+
+_CHECKSUM = re.compile(r"[0-9a-f]{64}")
+_UNFINISHED_SUFFIX = ".unfinished"
+_UNFINISHED_SECONDS = 3600
+
+
+class BundleDamaged(Exception):
+    """The stored bytes are no longer those that were put; the words name the bundle."""
+
+
+class DirectoryBundleStore:
+    """Implements `BundleStore`: `root/ab/abcdef…`, sharded by the first two digits.
+
+    Example:
+        >>> store = DirectoryBundleStore(Path("data/bundles"))
+        >>> await store.put(hashlib.sha256(data).hexdigest(), data)
+    """
+
+    def __init__(self, root: Path) -> None:
+        """`root` is made when the first bundle comes."""
+        self._root = root
+
+    async def put(self, checksum: str, data: bytes) -> None:
+        """Return once the bundle is durable; putting it again changes nothing.
+
+        Raises:
+            ValueError: not a SHA-256 in lower-case hex, or not that of `data`.
+            OSError: it cannot be written; nothing is left behind.
+        """
+        path = self._path(checksum)
+        await asyncio.to_thread(_write, path, checksum, data)
+
+    async def get(self, checksum: str) -> bytes:
+        """The bundle's bytes.
+
+        Raises:
+            ValueError: not a SHA-256 in lower-case hex.
+            KeyError: there is none.
+            BundleDamaged: there is one, with other bytes than were put.
+        """
+        path = self._path(checksum)
+        return await asyncio.to_thread(_read, path, checksum)
+
+    async def delete(self, checksum: str) -> None:
+        """Remove the bundle; nothing happens where there is none.
+
+        Raises:
+            ValueError: not a SHA-256 in lower-case hex.
+        """
+        path = self._path(checksum)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    def _path(self, checksum: str) -> Path:
+        # Also what keeps a name such as `../x` out of the file system.
+        if _CHECKSUM.fullmatch(checksum) is None:
+            raise ValueError(f"a bundle is named by 64 lower-case hex digits, not {checksum[:80]!r}")
+        return self._root / checksum[:2] / checksum
+
+
+def _write(path: Path, checksum: str, data: bytes) -> None:
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != checksum:
+        raise ValueError(f"these bytes have the checksum {actual}, not {checksum}")
+    path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    _sweep(path.parent)
+    # Made with mode 0600.
+    descriptor, name = tempfile.mkstemp(prefix=checksum[:8], suffix=_UNFINISHED_SUFFIX, dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+    # The names are durable when their directories are.
+    for directory in (path.parent, path.parent.parent):
+        _sync_directory(directory)
+
+
+def _read(path: Path, checksum: str) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise KeyError(checksum) from None
+    if hashlib.sha256(data).hexdigest() != checksum:
+        raise BundleDamaged(f"the stored bundle {checksum} is damaged: upload it again")
+    return data
+
+
+def _sweep(shard: Path) -> None:
+    """Remove what a process that was killed while it wrote has left, once nobody can be writing it."""
+    for left in shard.glob(f"*{_UNFINISHED_SUFFIX}"):
+        try:
+            if time.time() - left.stat().st_mtime > _UNFINISHED_SECONDS:
+                left.unlink()
+        except FileNotFoundError:
+            continue
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
