@@ -75,7 +75,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         message="Sorry, something went wrong.",
         recoverable=False,
         when="A handler of the agent raised; error_hook has run and the runner ends the session.",
-        cause="The agent's own code raised an exception that it did not catch, or a task that it started did.",
+        cause="The agent's own code raised an exception that it did not catch, or a task that it started "
+        "did.",
         remedy="Read the end of the stack trace: it names the agent's file and line. Handle the case there, "
         "upload a new build and deploy it.",
     ),
@@ -86,11 +87,13 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         message="Sorry, something went wrong.",
         recoverable=False,
         when="The agent's process exited, was killed, stopped answering, or could not load its bundle.",
-        cause="The process that runs the agent ended: an exit, a signal, too much memory, an import that failed, "
+        cause="The process that runs the agent ended: an exit, a signal, too much memory, an import that "
+        "failed, "
         "or code that blocked it for longer than it may.",
         remedy="Look at the row's details: they name the kind of crash and the last log lines. "
         "`voicethere agent verify FILE` loads the same bundle in the same sandbox.",
-        note_on_recoverable="True where the project's crash policy restarts the child and the session goes on.",
+        note_on_recoverable="True where the project's crash policy restarts the child and the session "
+        "goes on.",
     ),
     CodeInfo(
         code=SessionErrorCode.RUNNER_INTERNAL,
@@ -98,7 +101,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         source=ErrorSource.RUNNER,
         message="The service has a problem of its own. It is not your fault.",
         recoverable=False,
-        when="Something of the platform failed during the session, such as crash speech that could not be played.",
+        when="Something of the platform failed during the session, such as crash speech that could not be "
+        "played.",
         cause="The runner itself failed: speech could not be made or played, the peer could not be set up, "
         "or the runner's process died.",
         remedy="Look at the row's message and at the runner's log for this session id.",
@@ -110,8 +114,10 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         message="The session could not be ended cleanly.",
         recoverable=False,
         when="Tearing the session down failed or took too long.",
-        cause="A part of the session (the agent's process, the peer, its scratch folder) could not be closed in time.",
-        remedy="Look at the runner's log for this session id, and whether the machine is out of disk or memory.",
+        cause="A part of the session (the agent's process, the peer, its scratch folder) could not be "
+        "closed in time.",
+        remedy="Look at the runner's log for this session id, and whether the machine is out of disk or "
+        "memory.",
     ),
     CodeInfo(
         code=SessionErrorCode.IDLE_TIMEOUT_CALLBACK_FAILED,
@@ -121,7 +127,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         recoverable=True,
         when="The agent's on_idle_timeout hook raised.",
         cause="The agent's own code raised an exception while it handled the idle limit.",
-        remedy="Read the end of the stack trace and mend on_idle_timeout; the session ends as idle all the same.",
+        remedy="Read the end of the stack trace and mend on_idle_timeout; the session ends as idle all "
+        "the same.",
     ),
     CodeInfo(
         code=SessionErrorCode.IDLE_TIMEOUT_CALLBACK_TIMED_OUT,
@@ -141,7 +148,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         recoverable=False,
         when="Informational: nobody spoke or sent anything for the idle limit.",
         cause="Neither the user nor the agent did anything that counts as activity for the configured time.",
-        remedy="If that is too soon, raise idle_timeout_seconds (voice) or data_only_idle_timeout_seconds (data) "
+        remedy="If that is too soon, raise idle_timeout_seconds (voice) or data_only_idle_timeout_seconds "
+        "(data) "
         "in the project's session settings and deploy again.",
     ),
     CodeInfo(
@@ -184,7 +192,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         message="The connection to the agent was closed.",
         recoverable=False,
         when="The connection closed although nobody asked for it.",
-        cause="The runner ended the session, or the connection went away, without a reason that the client knows.",
+        cause="The runner ended the session, or the connection went away, without a reason that the "
+        "client knows.",
         remedy="Look the session up by its id: `voicethere projects errors list --session ID`.",
         note_on_recoverable="True exactly while another try follows.",
     ),
