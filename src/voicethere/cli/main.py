@@ -13,6 +13,11 @@ from voicethere.cli.failure import Failure
 from voicethere.cli.lazy_group import LazyCommand, LazyGroup
 
 COMMANDS: Mapping[str, LazyCommand] = {
+    "up": LazyCommand("voicethere.cli.up:up", "Run the whole platform on this machine."),
+    "demo": LazyCommand(
+        "voicethere.cli.demo.command:demo", "Four real sessions, three of which fail out loud."
+    ),
+    "serve": LazyCommand("voicethere.cli.serve:serve", "Run one role as a process of its own."),
     "login": LazyCommand("voicethere.cli.login:login", "Check a key and keep it."),
     "projects": LazyCommand("voicethere.cli.projects:projects", "Projects, settings, session errors."),
     "build": LazyCommand("voicethere.cli.builds:build", "Upload bundles, choose the active one."),
@@ -41,3 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words = f"unexpected {type(error).__name__}: {error} (VOICETHERE_DEBUG=1 shows where)"
         Failure(words).show()
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,17 +15,20 @@ from typing import Any
 import msgspec
 import structlog
 
-from voicethere.adapters.rtc.outbound import SpeechTrack
-from voicethere.adapters.rtc.server_peer import (
+from voicethere.adapters.rtc.events import (
+    AudioProblem,
     AudioReceived,
     ConnectFailed,
+    ConnectionState,
     ConnectionStateChanged,
+    ControlClosed,
     ControlOpened,
     ControlReceived,
     PeerEvent,
-    ServerPeer,
     SyncReceived,
 )
+from voicethere.adapters.rtc.outbound import SpeechTrack
+from voicethere.adapters.rtc.server_peer import ServerPeer
 from voicethere.roles.runner.settings import RunnerSettings
 from voicethere.wire.session_api import IceServer
 from voicethere.wire.signaling import (
@@ -40,7 +43,7 @@ from voicethere.wire.tagged import UndecodableMessage, encode_text
 
 _log = structlog.get_logger(__name__)
 
-_LOST_STATES = frozenset({"failed", "closed"})
+_LOST_STATES = frozenset({ConnectionState.FAILED, ConnectionState.CLOSED})
 MAX_WAITING_SIGNALS = 512
 
 
@@ -57,6 +60,7 @@ class ConnectionEvents(msgspec.Struct, frozen=True, kw_only=True):
     control: Callable[[str | bytes], None]
     sync: Callable[[bytes], None]
     audio: Callable[[bytes], None]
+    audio_problem: Callable[[str], None]
 
 
 class _Leg:
@@ -126,22 +130,29 @@ class ClientConnections:
     @property
     def track(self) -> SpeechTrack | None:
         """The outbound audio of the leg that carries the session."""
-        return None if self._active is None else self._active.peer.track
+        return None if self._active is None else self._active.peer.speech
 
     @property
     def max_message_size(self) -> int | None:
         """Bytes that the client takes in one message; None while there is no connection."""
         return None if self._active is None else self._active.peer.max_message_size
 
-    def send_control(self, text: str) -> None:
-        """Send on voice-control; without a connection it is dropped."""
-        if self._active is not None:
-            self._active.peer.send_control(text)
+    def send_control(self, text: str, *, urgent: bool = False) -> bool:
+        """Send on voice-control; False where there is no connection, or the client takes no more."""
+        return self._sent(lambda peer: peer.send_control(text, urgent=urgent))
 
-    def send_binary(self, data: bytes, channel: str) -> None:
-        """Send bytes on `control` or `sync`; without a connection they are dropped."""
-        if self._active is not None:
-            self._active.peer.send_binary(data, channel)
+    def send_binary(self, data: bytes, channel: str) -> bool:
+        """Send bytes on `control` or `sync`; False as for `send_control`."""
+        return self._sent(lambda peer: peer.send_binary(data, channel))
+
+    def _sent(self, send: Callable[[ServerPeer], bool]) -> bool:
+        if self._active is None:
+            return False
+        try:
+            return send(self._active.peer)
+        except ValueError as problem:
+            _log.warning("message_not_sent", session_id=self._session_id, problem=str(problem))
+            return False
 
     async def flush(self, seconds: float) -> bool:
         """Wait until the client has acknowledged everything; False after `seconds`, or without one."""
@@ -237,9 +248,12 @@ class ClientConnections:
                     self._events.sync(data)
             case ControlOpened():
                 self._opened(leg)
-            case ConnectFailed() | ConnectionStateChanged():
-                if isinstance(event, ConnectFailed) or event.state in _LOST_STATES:
-                    self._lost(leg)
+            case AudioProblem(message=message):
+                self._events.audio_problem(message)
+            case ConnectFailed() | ControlClosed():
+                self._lost(leg)
+            case ConnectionStateChanged(state=state) if state in _LOST_STATES:
+                self._lost(leg)
 
     def _opened(self, leg: _Leg) -> None:
         replaced = {id(other): other for other in (self._active, *self._legs.values()) if other is not None}

@@ -112,6 +112,7 @@ class SessionHost:
                 control=self._control,
                 sync=lambda data: self._binary(data, "sync"),
                 audio=self._hear,
+                audio_problem=lambda problem: self._speech_event(SpeechEventType.ERROR, None, problem),
             ),
         )
         self._speaker = Speaker(
@@ -231,7 +232,8 @@ class SessionHost:
 
     def _tell(self, effect: effects.Tell) -> None:
         envelope = self._records[effect.number].envelope(with_stack=self._agent.settings.client_stack_traces)
-        self._send(fit_envelope(envelope, self._connections.max_message_size))
+        fitting = fit_envelope(envelope, self._connections.max_message_size)
+        self._connections.send_control(encode_text(fitting), urgent=True)
 
     def _speak_crash_message(self, effect: effects.SpeakCrashMessage) -> None:
         self._spawn(self._play_crash_message())
@@ -452,7 +454,7 @@ class SessionHost:
         self._post(events.ClientSent(message=message))
 
     def _hear(self, pcm: bytes) -> None:
-        if self._listener is not None and self._state.agent_has_session:
+        if self._listener is not None and self._state.agent_ready:
             self._listener.hear(pcm)
 
     # ------------------------------------------------------------------ speech

@@ -53,7 +53,7 @@ class UnpackedBundles:
         fresh = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=self._root))
         try:
             unpack(bundle, fresh)
-            fresh.chmod(0o755)  # noqa: S103 - a child under another uid reads it
+            fresh.chmod(0o755)
             os.rename(fresh, target)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The demo: four sessions on a fresh platform, three of which fail out loud."""

@@ -1,0 +1,108 @@
+"""`voicethere demo`: runs the scenarios on a platform of its own and shows them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+
+from voicethere.cli.demo.phrases import PHRASES
+from voicethere.cli.demo.platform_process import DemoFailed, Operator, fresh_platform
+from voicethere.cli.demo.report import TITLES, show
+from voicethere.cli.demo.scenarios import (
+    ScenarioResult,
+    Stage,
+    child_killed,
+    handler_raises,
+    healthy_turn,
+    text_turn_raises,
+)
+
+ERROR_MESSAGE = "Sorry, something went wrong. Please call again."
+_SVG_WIDTH = 118
+
+
+class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` prints. `problems` says in plain sentences what did not happen."""
+
+    ok: bool
+    scenarios: list[ScenarioResult]
+    problems: list[str] = []
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object on stdout.")
+@click.option(
+    "--svg", type=click.Path(path_type=Path, dir_okay=False), help="Keep a picture of what is shown."
+)
+@click.option("--seed", type=int, default=None, help="Draw the phrase of the healthy turn with this seed.")
+def demo(as_json: bool, svg: Path | None, seed: int | None) -> None:
+    """Four real sessions on a fresh platform, three of which fail out loud.
+
+    Real speech over real WebRTC to an agent in a real sandbox. Exit status 1 when anything did not happen.
+    """
+    console = Console(stderr=as_json, record=svg is not None, width=_SVG_WIDTH if svg is not None else None)
+    phrase = random.Random(seed).choice(PHRASES)  # noqa: S311 - a phrase to say
+    result = asyncio.run(_run(console, phrase))
+    if not as_json:
+        show(console, result.scenarios)
+    for problem in result.problems:
+        console.print(f"[red]✗[/] {escape(problem)}")
+    if result.ok:
+        console.print(
+            "[green]✓[/] Every failure was told to the client, heard by the caller and stored once."
+        )
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+    if svg is not None:
+        svg.parent.mkdir(parents=True, exist_ok=True)
+        console.save_svg(str(svg), title="voicethere demo")
+    if not result.ok:
+        sys.exit(1)
+
+
+async def _run(console: Console, phrase: str) -> DemoResult:
+    from voicethere.adapters.speech import EspeakSynthesizer
+
+    results: list[ScenarioResult] = []
+    problems: list[str] = []
+
+    def progress(text: str) -> None:
+        console.print(f"  [dim]·[/] {escape(text)}")
+
+    async def play(name: str, scenario: Callable[[], Awaitable[ScenarioResult]]) -> None:
+        console.print(f"[bold]{name}[/]: {TITLES[name]}")
+        try:
+            results.append(await scenario())
+        except DemoFailed as problem:
+            problems.append(f"{name}: {problem}")
+
+    console.print("Starting a platform of its own …")
+    voice = EspeakSynthesizer()
+    try:
+        async with fresh_platform() as platform:
+            progress(f"it serves at {platform.base_url}")
+            operator = Operator(platform)
+            try:
+                talking = await operator.deploy(name="demo", mode="voice", error_message=ERROR_MESSAGE)
+                typing = await operator.deploy(name="demo-data", mode="data", error_message=ERROR_MESSAGE)
+                progress("the demo's agent is uploaded, validated in the sandbox, promoted and deployed")
+                stage = Stage(base_url=platform.base_url, operator=operator, voice=voice, progress=progress)
+                await play("healthy_turn", lambda: healthy_turn(stage, talking, phrase))
+                await play("handler_raises", lambda: handler_raises(stage, talking))
+                await play("child_killed", lambda: child_killed(stage, talking))
+                await play("text_turn_raises", lambda: text_turn_raises(stage, typing))
+            finally:
+                await operator.aclose()
+    except DemoFailed as problem:
+        problems.append(str(problem))
+    finally:
+        await voice.aclose()
+    return DemoResult(ok=not problems, scenarios=results, problems=problems)
