@@ -72,8 +72,8 @@ def _cookie_pairs() -> re.Pattern[str]:
 
 
 @functools.cache
-def _rest_of_line() -> re.Pattern[str]:
-    return re.compile(r"[^\r\n]*+")
+def _line_break() -> re.Pattern[str]:
+    return re.compile(r"[\r\n]")
 
 
 @functools.cache
@@ -112,11 +112,13 @@ def assigned_secrets(text: str) -> Iterator[Span]:
 
 
 class _Scan:
-    """One pass over one text. Pairs of brackets are found once, when the first is needed."""
+    """One pass over one text. What a look ahead found out is kept, so that no stretch is read again and again."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._closing: dict[int, int] | None = None
+        self._line = (0, -1)
+        self._unclosed: dict[tuple[str, int, int], int] = {}
 
     def spans(self) -> Iterator[Span]:
         find = _name_and_separator().search
@@ -218,6 +220,13 @@ class _Scan:
             position += 1
         return position
 
+    def _end_of_line(self, position: int) -> int:
+        start, end = self._line
+        if not start <= position <= end:
+            found = _line_break().search(self._text, position)
+            start, end = self._line = position, (found.start() if found else len(self._text))
+        return end
+
     def _unquoted_text(self, start: int) -> str:
         found = _unquoted().match(self._text, start)
         return found.group() if found else ""
@@ -243,15 +252,16 @@ class _Scan:
         if opening is None:
             return None
         inside, quote, slashes = opening.end(), opening["quote"], len(opening["slashes"])
-        line = _rest_of_line().match(text, inside)
-        end_of_line = line.end() if line else len(text)
         if len(quote) == 3:
             stop = text.find(quote, inside)
             return inside, (len(text) if stop < 0 else stop)
-        limit = len(text) if to_end else end_of_line
+        limit = len(text) if to_end else self._end_of_line(inside)
+        if inside >= self._unclosed.get((quote, slashes, limit), limit):
+            return inside, limit
         for match in _any_quote().finditer(text, inside, limit):
             if match["quote"] == quote and len(match["slashes"]) % (2 * (slashes + 1)) == slashes:
                 return inside, match.end() - 1 - slashes
+        self._unclosed[quote, slashes, limit] = inside
         return inside, limit
 
     def _authorization(self, start: int) -> Span:
@@ -262,9 +272,8 @@ class _Scan:
             found = _unquoted().match(text, start)
             return start, (found.end() if found else start)
         word = scheme["scheme"].lower()
-        line = _rest_of_line().match(text, scheme.end())
         if word in _SCHEMES_WITH_PARAMETERS or word.startswith("aws"):
-            return self._trimmed(scheme.end(), line.end() if line else len(text))
+            return self._trimmed(scheme.end(), self._end_of_line(scheme.end()))
         found = _unquoted().match(text, scheme.end())
         end = found.end() if found else scheme.end()
         return (scheme.end() if word in _SCHEMES else start), end
@@ -282,5 +291,4 @@ class _Scan:
         closing = self._closing.get(start)
         if closing is not None:
             return closing
-        line = _rest_of_line().match(self._text, start)
-        return line.end() if line else len(self._text)
+        return self._end_of_line(start)

@@ -241,7 +241,7 @@ def _luhn(digits: str) -> bool:
 
 # ------------------------------------------------------------------ URLs
 
-_LONGEST_USERINFO = 512
+_LONGEST_USERINFO = 256
 
 
 @functools.cache
