@@ -1,0 +1,412 @@
+"""Takes sessions from `queued` to `ready` or `failed`: carries out what `core.provisioning` decides.
+
+Each job is one task that reads its news in order, so that what the database says of it goes one way only.
+Decisions are taken in one place (`dispatch`), oldest job first, whenever something has changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import structlog
+import tenacity
+
+from voicethere.adapters.store.store import SessionRecord, Store, StoreUnavailable
+from voicethere.core.ports import Clock, RelayHub, RunnerAway
+from voicethere.core.provisioning import (
+    Assign,
+    Fail,
+    Hold,
+    Place,
+    Wait,
+    WaitingLine,
+    decide,
+    estimate_wait_seconds,
+    mean_after,
+)
+from voicethere.roles.sessions.background import Background
+from voicethere.roles.sessions.jobs import Accepted, Job, Refused, RunnerWent, Stage, TimedOut
+from voicethere.roles.sessions.outcomes import Outcomes
+from voicethere.roles.sessions.rooms import HostedSession, room_id_of
+from voicethere.roles.sessions.runners import LinkedRunners
+from voicethere.roles.sessions.settings import SessionServiceSettings
+from voicethere.wire.relay import AssignSession, CancelSession, DeployedAgent
+from voicethere.wire.session_api import FailureCode, Mode, ProvisioningStatus
+
+_MOST_LOST_RUNNERS = 3
+_FIRST_GUESS_OF_A_SESSION = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Provisioner:
+    """Runs the jobs. `opened` is called, before anything else can happen, when a runner hosts a session."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        hub: RelayHub,
+        clock: Clock,
+        settings: SessionServiceSettings,
+        runners: LinkedRunners,
+        outcomes: Outcomes,
+        background: Background,
+        opened: Callable[[HostedSession], None],
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._clock = clock
+        self._settings = settings
+        self._runners = runners
+        self._outcomes = outcomes
+        self._background = background
+        self._opened = opened
+        self._jobs: dict[str, Job] = {}
+        self._line = WaitingLine(wait_seconds=settings.rules.wait_seconds)
+        self._tickets = 0
+        self._mean_session_seconds = _FIRST_GUESS_OF_A_SESSION
+
+    # ------------------------------------------------------------------ for the session API
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new session would not have to wait. True without any runner: one may be starting."""
+        if self._runners.runnerless_since is not None:
+            return True
+        return not len(self._line) and self._runners.has_room
+
+    def submit(self, record: SessionRecord, *, wait_for_capacity: bool) -> None:
+        """Start a job for this session; at most one at a time."""
+        if record.id in self._jobs:
+            return
+        self._tickets += 1
+        job = Job(
+            record,
+            ticket=self._tickets,
+            requested_at=self._clock.monotonic(),
+            wait_for_capacity=wait_for_capacity,
+        )
+        self._jobs[record.id] = job
+        self._background.spawn(self._run(job), name=f"provision {record.id}")
+
+    def poll(self, session_id: str) -> Place | None:
+        """Somebody asks for this session: its place, kept by that; None where it does not wait."""
+        self._line.seen(session_id, self._clock.monotonic())
+        return self._line.place(session_id)
+
+    def estimate(self, position: int) -> float:
+        """Seconds that the one at this position in the line may have to wait."""
+        return estimate_wait_seconds(
+            position, capacity=self._runners.capacity, mean_session_seconds=self._mean_session_seconds
+        )
+
+    async def settled(self, session_id: str, *, seconds: float) -> None:
+        """Return when the job is done, or after `seconds`."""
+        job = self._jobs.get(session_id)
+        if job is not None:
+            waiting = asyncio.ensure_future(job.settled.wait())
+            await asyncio.wait({waiting}, timeout=seconds)
+            waiting.cancel()
+
+    # ------------------------------------------------------------------ news from the relay
+
+    def accepted(self, runner_id: str, session_id: str) -> bool:
+        """A runner hosts the session. False where no job gave it to this runner: it must let go of it."""
+        job = self._jobs.get(session_id)
+        if job is None or job.stage is not Stage.ASSIGNED or job.runner_id != runner_id or job.agent is None:
+            return False
+        job.stage = Stage.DECIDED
+        self._opened(_hosted(job, job.agent, runner_id))
+        job.news.put_nowait(Accepted(runner_id))
+        return True
+
+    def adopt(self, runner_id: str, session_id: str) -> bool:
+        """A runner hosts a session whose job began anew, because this service did. False: it must let go."""
+        if self.accepted(runner_id, session_id):
+            return True
+        job = self._jobs.get(session_id)
+        if job is None or job.stage not in (Stage.PREPARING, Stage.LOOKING, Stage.WAITING):
+            return False
+        job.stage = Stage.DECIDED
+        job.runner_id = runner_id
+        self._line.leave(session_id)
+        job.news.put_nowait(Accepted(runner_id))
+        return True
+
+    def refused(self, runner_id: str, session_id: str, code: FailureCode, message: str) -> None:
+        """The runner cannot host the session."""
+        job = self._assigned(runner_id, session_id)
+        if job is not None:
+            job.stage = Stage.DECIDED
+            job.news.put_nowait(Refused(code, message))
+
+    def runner_gone(self, runner_id: str) -> None:
+        """A runner's link is lost: what it has not accepted goes to another one."""
+        for job in self._jobs.values():
+            if job.runner_id == runner_id and job.stage is Stage.ASSIGNED:
+                job.stage = Stage.DECIDED
+                job.news.put_nowait(RunnerWent())
+        self.dispatch()
+
+    def session_lasted(self, seconds: float) -> None:
+        """A session is over: the estimate learns from it, and somebody may have a place now."""
+        self._mean_session_seconds = mean_after(self._mean_session_seconds, seconds)
+        self.dispatch()
+
+    # ------------------------------------------------------------------ decisions
+
+    def dispatch(self) -> None:
+        """Decide about every job that looks for a runner, oldest first."""
+        now = self._clock.monotonic()
+        looking = [job for job in self._jobs.values() if job.stage in (Stage.LOOKING, Stage.WAITING)]
+        for job in sorted(looking, key=lambda job: job.ticket):
+            decision = decide(
+                job.request,
+                self._runners.loads(),
+                now=now,
+                runnerless_since=self._runners.runnerless_since,
+                rules=self._settings.rules,
+            )
+            match decision:
+                case Assign(runner_id):
+                    job.stage = Stage.ASSIGNED
+                    job.runner_id = runner_id
+                    job.accept_deadline = now + self._settings.rules.accept_seconds
+                    self._runners.reserve(runner_id, job.record.id)
+                    self._leave_line(job, decision)
+                case Fail():
+                    job.stage = Stage.DECIDED
+                    self._leave_line(job, decision)
+                case Wait() if job.stage is Stage.LOOKING:
+                    job.stage = Stage.WAITING
+                    self._line.enter(job.record.id, ticket=job.ticket, now=now)
+                    job.news.put_nowait(decision)
+                case Wait() | Hold():
+                    pass
+
+    def tick(self) -> None:
+        """Let time do its work: places expire, runners are too slow, a runner is awaited in vain."""
+        now = self._clock.monotonic()
+        for session_id in self._line.expired(now):
+            job = self._jobs[session_id]
+            job.stage = Stage.DECIDED
+            minutes = self._settings.rules.wait_seconds / 60
+            message = f"Nobody asked for this session for {minutes:g} minutes while it waited."
+            self._leave_line(job, Fail(FailureCode.CAPACITY_WAIT_EXPIRED, message))
+        for job in self._jobs.values():
+            if job.stage is Stage.ASSIGNED and job.accept_deadline is not None and job.accept_deadline <= now:
+                job.stage = Stage.DECIDED
+                job.news.put_nowait(TimedOut())
+        self.dispatch()
+
+    def _leave_line(self, job: Job, decision: Assign | Fail) -> None:
+        self._line.leave(job.record.id)
+        job.news.put_nowait(decision)
+
+    def _assigned(self, runner_id: str, session_id: str) -> Job | None:
+        job = self._jobs.get(session_id)
+        if job is None or job.stage is not Stage.ASSIGNED or job.runner_id != runner_id:
+            return None
+        return job
+
+    # ------------------------------------------------------------------ one job
+
+    async def _run(self, job: Job) -> None:
+        try:
+            try:
+                failure = await self._provision(job)
+            except Exception as error:
+                _log.exception("provisioning_broke", session_id=job.record.id)
+                words = f"The session service failed ({type(error).__name__}); its log says more."
+                failure = Fail(FailureCode.ORCHESTRATOR_ERROR, words)
+            if failure is not None:
+                self._let_go(job)
+                await self._fail(job, failure)
+        finally:
+            self._line.leave(job.record.id)
+            del self._jobs[job.record.id]
+            job.settled.set()
+
+    async def _provision(self, job: Job) -> Fail | None:
+        """None once the session is ready (or its project is gone); the failure otherwise."""
+        if await self._agent(job) is None and job.stage is Stage.PREPARING:
+            return _not_deployed(job)
+        if job.stage is Stage.PREPARING:
+            job.stage = Stage.LOOKING
+        while True:
+            self.dispatch()
+            match await job.news.get():
+                case Wait():
+                    await self._store.update_session(job.record.id, status=ProvisioningStatus.WAITING)
+                case Assign(runner_id):
+                    failure = await self._assign(job, runner_id)
+                    if failure is not None:
+                        return failure
+                case Accepted(runner_id):
+                    await self._ready(job, runner_id)
+                    return None
+                case Refused(code, message):
+                    failure = self._try_another(job, code, message)
+                    if failure is not None:
+                        return failure
+                case RunnerWent():
+                    failure = self._runner_went(job)
+                    if failure is not None:
+                        return failure
+                case TimedOut():
+                    self._cancel(job)
+                    seconds = self._settings.rules.accept_seconds
+                    return Fail(
+                        FailureCode.TIMEOUT, f"The runner did not accept the session within {seconds:g} s."
+                    )
+                case Fail() as failure:
+                    return failure
+
+    async def _assign(self, job: Job, runner_id: str) -> Fail | None:
+        """Ask the runner to host the session; its answer comes as news."""
+        agent = await self._agent(job)
+        if agent is None:
+            return _not_deployed(job)
+        job.agent = agent
+        await self._store.update_session(
+            job.record.id,
+            status=ProvisioningStatus.PROVISIONING,
+            build_id=agent.build_id,
+            runner_id=runner_id,
+        )
+        if job.stage is not Stage.ASSIGNED:
+            return None  # it timed out, or the runner went, while the database was busy
+        try:
+            await self._hub.send(
+                runner_id,
+                AssignSession(
+                    session_id=job.record.id,
+                    room_id=room_id_of(job.record.id),
+                    agent=agent,
+                    ice_servers=self._settings.ice_servers,
+                    customer_context=job.record.customer_context,
+                ),
+            )
+        except RunnerAway:
+            self._runners.gone(runner_id, now=self._clock.monotonic())
+            if job.stage is Stage.ASSIGNED:
+                return self._runner_went(job)
+        except ValueError as error:
+            return Fail(FailureCode.ORCHESTRATOR_ERROR, f"The assignment cannot be sent: {error}.")
+        return None
+
+    async def _ready(self, job: Job, runner_id: str) -> None:
+        agent = job.agent or await self._agent(job)
+        if job.agent is None:  # adopted: its room is not open yet
+            mode = Mode.VOICE if agent is None else agent.mode
+            self._opened(
+                HostedSession(
+                    session_id=job.record.id,
+                    project_id=job.record.project_id,
+                    build_id=job.record.build_id,
+                    mode=mode,
+                    runner_id=runner_id,
+                    customer_context=job.record.customer_context,
+                )
+            )
+        await self._store.update_session(
+            job.record.id,
+            status=ProvisioningStatus.READY,
+            build_id=None if agent is None else agent.build_id,
+            runner_id=runner_id,
+        )
+        _log.info("session_ready", session_id=job.record.id, runner_id=runner_id)
+
+    def _try_another(self, job: Job, code: FailureCode, message: str) -> Fail | None:
+        """After a refusal: where it may be better elsewhere, or later, look again."""
+        runner_id = job.runner_id
+        assert runner_id is not None
+        _log.warning("runner_refused", session_id=job.record.id, runner_id=runner_id, failure_code=code.value)
+        self._let_go(job)
+        if code is FailureCode.CAPACITY_EXCEEDED:
+            self._runners.full(runner_id)
+        elif code is FailureCode.RUNNER_UNAVAILABLE:
+            job.refused_by.add(runner_id)
+            job.refusal = (code, message)
+        else:
+            return Fail(code, message)
+        job.stage = Stage.LOOKING
+        return None
+
+    def _runner_went(self, job: Job) -> Fail | None:
+        self._let_go(job)
+        job.lost_runners += 1
+        if job.lost_runners >= _MOST_LOST_RUNNERS:
+            return Fail(
+                FailureCode.RUNNER_UNAVAILABLE,
+                f"{_MOST_LOST_RUNNERS} runners in a row were lost while they took the session.",
+            )
+        job.stage = Stage.LOOKING
+        return None
+
+    def _let_go(self, job: Job) -> None:
+        if job.runner_id is not None:
+            self._runners.release(job.runner_id, job.record.id)
+            job.runner_id = None
+        job.accept_deadline = None
+
+    def _cancel(self, job: Job) -> None:
+        if job.runner_id is not None:
+            self._background.spawn(
+                cancel_at_runner(self._hub, job.runner_id, job.record.id), name=f"cancel {job.record.id}"
+            )
+
+    async def _fail(self, job: Job, failure: Fail) -> None:
+        async for attempt in tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(StoreUnavailable),
+            wait=tenacity.wait_exponential(multiplier=0.1, max=2.0),
+        ):
+            with attempt:
+                record = await self._store.update_session(
+                    job.record.id,
+                    status=ProvisioningStatus.FAILED,
+                    failure_code=failure.code,
+                    failure_message=failure.message,
+                )
+        if record is not None:  # None: the project was deleted meanwhile
+            await self._outcomes.job_failed(record, failure.code, failure.message)
+
+    async def _agent(self, job: Job) -> DeployedAgent | None:
+        """What the session is to run: the deployed agent, or another build with the deployed settings."""
+        agent = await self._store.deployed_agent(job.record.project_id)
+        wanted = job.record.build_id
+        if agent is None or wanted is None or wanted == agent.build_id:
+            return agent
+        build = await self._store.get_build(job.record.project_id, wanted)
+        if build is None:
+            return None
+        return msgspec.structs.replace(agent, build_id=build.id, bundle_checksum=build.checksum_sha256)
+
+
+async def cancel_at_runner(hub: RelayHub, runner_id: str, session_id: str) -> None:
+    """Tell the runner to let go of the session; one that is away will be told when it says hello."""
+    try:
+        await hub.send(runner_id, CancelSession(session_id=session_id))
+    except RunnerAway:
+        _log.info("cancel_not_sent", session_id=session_id, runner_id=runner_id)
+
+
+def _hosted(job: Job, agent: DeployedAgent, runner_id: str) -> HostedSession:
+    return HostedSession(
+        session_id=job.record.id,
+        project_id=job.record.project_id,
+        build_id=agent.build_id,
+        mode=agent.mode,
+        runner_id=runner_id,
+        customer_context=job.record.customer_context,
+    )
+
+
+def _not_deployed(job: Job) -> Fail:
+    return Fail(
+        FailureCode.NOT_DEPLOYED,
+        f"The project {job.record.project_id} has no deployed build: deploy one, then start a session.",
+    )
