@@ -30,7 +30,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
 }
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "VOICETHERE"},
+)
 @click.version_option(__version__, prog_name="voicethere")
 def cli() -> None:
     """Conversational agent sessions in which no session ever fails silently."""

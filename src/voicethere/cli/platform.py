@@ -39,9 +39,14 @@ from voicethere.roles.control.plane import ControlPlane
 from voicethere.roles.control.router import control_router
 from voicethere.roles.runner.verify import SandboxBundleVerifier
 from voicethere.roles.sessions.api import sessions_router
-from voicethere.roles.sessions.service import SessionService, SessionServiceSettings
-from voicethere.roles.sessions.signaling import SIGNALING_PATH, signaling_app
-from voicethere.roles.sessions.tokens import JoinTokens
+from voicethere.roles.sessions.service import SessionService
+from voicethere.roles.sessions.settings import SessionServiceSettings
+from voicethere.roles.sessions.signaling import (
+    SIGNALING_PATH,
+    UVICORN_SETTINGS,
+    signaling_app,
+)
+from voicethere.roles.sessions.tokens import JoinTokens, load_secret
 from voicethere.roles.sessions.worker import Worker
 from voicethere.wire.control_plane import KeyKind
 
@@ -126,9 +131,9 @@ class Platform:
             store=store,
             queue=queue,
             hub=hub,
-            tokens=JoinTokens.from_file(layout.join_secret, clock=clock),
+            tokens=JoinTokens(load_secret(layout.join_secret), clock),
             clock=clock,
-            settings=SessionServiceSettings(public_url=settings.public_url),
+            settings=SessionServiceSettings(public_base_url=settings.public_url),
         )
         stack.push_async_callback(service.aclose)
         await self._role(stack, "session service", service.run())
@@ -210,12 +215,9 @@ class Platform:
                 app,
                 log_config=None,
                 access_log=False,
-                ws="websockets-sansio",
-                ws_ping_interval=5,
-                ws_ping_timeout=5,
-                ws_max_size=1024 * 1024,
                 timeout_graceful_shutdown=3,
                 server_header=False,
+                **UVICORN_SETTINGS,
             )
         )
 

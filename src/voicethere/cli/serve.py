@@ -82,6 +82,7 @@ async def _run(
     from voicethere.roles.runner.runner import Runner
     from voicethere.roles.runner.settings import RunnerSettings
     from voicethere.roles.runner.unpacked import UnpackedBundles
+    from voicethere.wire.relay import RunnerHello
 
     layout.prepare()
     async with contextlib.AsyncExitStack() as stack:
@@ -96,11 +97,11 @@ async def _run(
         queue = EmbeddedErrorQueue(layout.queue)
         stack.push_async_callback(queue.aclose)
         hosted: list[Runner] = []
-        link = EmbeddedRunnerLink(
+        link = await EmbeddedRunnerLink.start(
             layout.relay,
-            runner_id=runner_id,
-            capacity=capacity,
-            sessions=lambda: hosted[0].hosted() if hosted else [],
+            hello=lambda: RunnerHello(
+                runner_id=runner_id, capacity=capacity, sessions=hosted[0].hosted() if hosted else []
+            ),
         )
         stack.push_async_callback(link.aclose)
         role = Runner(

@@ -53,9 +53,7 @@ def interpret(text: str, settings: RunnerSettings) -> Request:
         return _undecodable(text, problem)
     match message:
         case SessionHello(customer_context=context):
-            problem_text = context_problem(
-                context, max_bytes=settings.max_context_bytes, max_depth=settings.max_context_depth
-            )
+            problem_text = context_problem(context, settings.bounds)
             if problem_text is not None:
                 return MessageRefused(reason=problem_text, refused="session_hello")
             return message

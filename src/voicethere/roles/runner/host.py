@@ -18,7 +18,14 @@ from voicethere.core.ports import Clock, ErrorQueuePort, SandboxPort, SpeechProv
 from voicethere.core.session import AgentInput, Event, Rules, SessionState, effects, events, step
 from voicethere.errors import Cause, Crash, ErrorRecord, HandlerFailure, Redactor, fit_envelope
 from voicethere.errors.times import iso_from_epoch, parse_iso
-from voicethere.roles.runner.agent_child import AgentChild, AgentEvent, AgentSpec, ChildGone, LogLine
+from voicethere.roles.runner.agent_child import (
+    AgentChild,
+    AgentError,
+    AgentEvent,
+    AgentSpec,
+    ChildGone,
+    LogLine,
+)
 from voicethere.roles.runner.client_messages import ForAgent, MessageRefused, interpret
 from voicethere.roles.runner.connections import ClientConnections, ConnectionEvents
 from voicethere.roles.runner.crash_speech import CrashSpeech
@@ -97,6 +104,7 @@ class SessionHost:
             queue=parts.queue,
             clock=parts.clock,
             redactor=self._redactor,
+            bounds=settings.bounds,
         )
         self._connections = ClientConnections(
             session_id=self.session_id,
@@ -232,8 +240,14 @@ class SessionHost:
 
     def _tell(self, effect: effects.Tell) -> None:
         envelope = self._records[effect.number].envelope(with_stack=self._agent.settings.client_stack_traces)
-        fitting = fit_envelope(envelope, self._connections.max_message_size)
+        fitting = fit_envelope(envelope, self._envelope_limit())
         self._connections.send_control(encode_text(fitting), urgent=True)
+
+    def _envelope_limit(self) -> int:
+        """What the settings allow, and never more than the client takes in one message."""
+        limit = self._settings.bounds.envelope_bytes
+        taken = self._connections.max_message_size
+        return limit if taken is None else min(limit, taken)
 
     def _speak_crash_message(self, effect: effects.SpeakCrashMessage) -> None:
         self._spawn(self._play_crash_message())
@@ -374,7 +388,7 @@ class SessionHost:
                         failure=HandlerFailure(hook="on_idle_timeout", message=message, stack=stack or "")
                     )
                 )
-            case HandlerFailure():
+            case AgentError():
                 self._post(events.HandlerFailed(failure=event))
             case ChildGone(crash=Crash() as crash):
                 self._post(events.AgentGone(crash=crash))

@@ -15,7 +15,7 @@ import structlog
 import tenacity
 
 from voicethere.core.ports import Clock, ErrorQueuePort, QueueUnavailable
-from voicethere.errors import Cause, ErrorRecord, Redactor, SessionErrorCode, make_record
+from voicethere.errors import Bounds, Cause, ErrorRecord, Redactor, SessionErrorCode, make_record
 from voicethere.errors.times import iso_from_epoch
 from voicethere.wire.control_channel import EndReason
 from voicethere.wire.queue import ErrorItem, QueueItem, SessionEndedItem
@@ -35,12 +35,14 @@ class Reporter:
         queue: ErrorQueuePort,
         clock: Clock,
         redactor: Redactor,
+        bounds: Bounds,
     ) -> None:
         self._session_id = session_id
         self._agent = agent
         self._queue = queue
         self._clock = clock
         self._redactor = redactor
+        self._bounds = bounds
         self._pending: set[asyncio.Task[None]] = set()
         self._order = asyncio.Lock()
 
@@ -62,6 +64,7 @@ class Reporter:
             build_id=self._agent.build_id,
             occurred_at=self._clock.now(),
             redactor=self._redactor,
+            bounds=self._bounds,
             error_message=self._agent.settings.error_message,
             customer_context=None if customer_context is None else dict(customer_context),
             recoverable=recoverable,

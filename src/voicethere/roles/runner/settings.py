@@ -5,11 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from voicethere.core.ports import SandboxLimits
-from voicethere.wire.control_channel import (
-    MAX_CUSTOMER_CONTEXT_BYTES,
-    MAX_CUSTOMER_CONTEXT_DEPTH,
-    MAX_JSON_MESSAGE_BYTES,
-)
+from voicethere.errors import Bounds
+from voicethere.wire.control_channel import MAX_JSON_MESSAGE_BYTES
 
 
 class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +27,6 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
     token_refresh_share: float = 0.5
     max_json_message_bytes: int = MAX_JSON_MESSAGE_BYTES
     max_binary_message_bytes: int = 256 * 1024
-    max_context_bytes: int = MAX_CUSTOMER_CONTEXT_BYTES
-    max_context_depth: int = MAX_CUSTOMER_CONTEXT_DEPTH
+    bounds: Bounds = Bounds()
     host_addresses: tuple[str, ...] | None = None
     child_limits: SandboxLimits = SandboxLimits()
