@@ -91,6 +91,10 @@ class BearerAuth:
         self._lookup = lookup
         self._service_token_hash = service_token_hash
 
+    def __deepcopy__(self, _: dict[int, Any]) -> BearerAuth:
+        """Itself: Litestar copies handlers with their guards, and what is behind the lookup is only one."""
+        return self
+
     async def authenticate(self, connection: Connection) -> Principal:
         """Whom this connection speaks for.
 

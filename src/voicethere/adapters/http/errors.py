@@ -174,8 +174,8 @@ def _from_parameters(request: Request[Any, Any, Any], error: Exception) -> Respo
         if not isinstance(entry, dict):
             continue
         key, words = entry.get("key"), str(entry.get("message", ""))
-        if key == "data":
-            words, key = "A JSON object is required as the body.", None
+        if key == "data":  # the body as a whole; the framework reports a missing one as a KeyError
+            words, key = ("A JSON object is required as the body." if words == "'data'" else words), None
         parts.append(f"`{key}`: {words}" if key else words)
     # The framework's own detail repeats the URL with its query, which may hold a token: never passed on.
     message = "; ".join(parts) or "A parameter is missing or of a wrong type."

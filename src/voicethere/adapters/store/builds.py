@@ -151,6 +151,25 @@ def undeploy(connection: Connection, project_id: str) -> bool:
     return gone.rowcount > 0
 
 
+def undeploy_as_job(connection: Connection, now_ms: int, project_id: str) -> Deployment | None:
+    """Like `undeploy`, kept as a completed deployment of no build; None where nothing was deployed."""
+    if not undeploy(connection, project_id):
+        return None
+    deployment_id = str(uuid.uuid4())
+    connection.execute(
+        deployments.insert().values(
+            id=deployment_id,
+            project_id=project_id,
+            build_id=None,
+            status=DeploymentStatus.COMPLETED.value,
+            mode=DeployMode.DRAIN.value,
+            created_at_ms=now_ms,
+            completed_at_ms=now_ms,
+        )
+    )
+    return _deployment(_deployment_row(connection, deployment_id))
+
+
 def deployed_agent(connection: Connection, project_id: str) -> DeployedAgent | None:
     """What new sessions of the project run."""
     query = select(deployed_agents.c.agent).where(deployed_agents.c.project_id == project_id)

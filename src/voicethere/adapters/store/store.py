@@ -242,6 +242,10 @@ class Store:
     async def undeploy(self, project_id: str) -> bool:
         return await self._database.write(lambda c: builds.undeploy(c, project_id))
 
+    async def undeploy_as_job(self, project_id: str) -> Deployment | None:
+        """`undeploy`, kept as a completed deployment of no build; None where nothing was deployed."""
+        return await self._database.write(lambda c: builds.undeploy_as_job(c, self._now(), project_id))
+
     async def deployed_agent(self, project_id: str) -> DeployedAgent | None:
         """What the last completed deploy froze; None where nothing is deployed."""
         return await self._database.read(lambda c: builds.deployed_agent(c, project_id))

@@ -8,6 +8,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 from msgspec import UNSET
 
+from voicethere.adapters.bundles import BundleDamaged
 from voicethere.adapters.http.auth import Principal
 from voicethere.adapters.http.errors import HttpProblem, conflict, error_responses, not_found
 from voicethere.roles.control.access import find_project, org_of, require_id
@@ -18,7 +19,6 @@ from voicethere.wire.control_plane import (
     CreateDeployment,
     Deployment,
     DeploymentStatus,
-    DeployMode,
     Project,
 )
 from voicethere.wire.http import HttpErrorCode
@@ -64,18 +64,20 @@ class DeploymentRoutes(Controller):
             raise not_found("deployment")
         return job
 
-    @post("/projects/{project_id:str}/undeploy", summary="Take a project out of service", status_code=200)
+    @post(
+        "/projects/{project_id:str}/undeploy",
+        summary="Take a project out of service",
+        status_code=200,
+        responses=error_responses(409),
+    )
     async def undeploy(
         self, project: NamedDependency[Project], plane: NamedDependency[ControlPlane]
     ) -> Deployment:
         """New sessions are refused (NOT_DEPLOYED); running ones go on to their end."""
-        if not project.is_deployed:
+        job = await plane.store.undeploy_as_job(project.id)
+        if job is None:
             raise HttpProblem(409, HttpErrorCode.NOT_DEPLOYED, "The project is not deployed.")
-        job = await plane.store.create_deployment(project_id=project.id, build_id=None, mode=DeployMode.DRAIN)
-        await plane.store.undeploy(project.id)
-        return await plane.store.finish_deployment(
-            job.id, status=DeploymentStatus.COMPLETED, error=None, agent=None
-        )
+        return job
 
 
 async def _carry_out(plane: ControlPlane, project: Project, build: Build, job: Deployment) -> Deployment:
@@ -86,12 +88,12 @@ async def _carry_out(plane: ControlPlane, project: Project, build: Build, job: D
         return await plane.store.finish_deployment(
             job.id, status=DeploymentStatus.COMPLETED, error=None, agent=agent
         )
-    except KeyError:
-        _log.error("bundle_missing", build_id=build.id, checksum=build.checksum_sha256)
+    except (KeyError, BundleDamaged) as error:
+        _log.error("bundle_lost", build_id=build.id, checksum=build.checksum_sha256, problem=str(error))
         return await plane.store.finish_deployment(
             job.id,
             status=DeploymentStatus.FAILED,
-            error="The bundle of this build is no longer stored: upload it again.",
+            error="The stored bundle of this build is gone or damaged: upload it again.",
             agent=None,
         )
     except Exception:
