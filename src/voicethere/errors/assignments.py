@@ -112,7 +112,7 @@ def assigned_secrets(text: str) -> Iterator[Span]:
 
 
 class _Scan:
-    """One pass over one text. What a look ahead found out is kept, so that no stretch is read again and again."""
+    """One pass over one text. What a look ahead found out is kept, so that no stretch is read twice."""
 
     def __init__(self, text: str) -> None:
         self._text = text

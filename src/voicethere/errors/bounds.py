@@ -98,19 +98,28 @@ def json_bytes(value: Any) -> int:
 # ------------------------------------------------------------------ customer_context
 
 
-def context_problem(value: Any, bounds: Bounds = DEFAULT_BOUNDS) -> str | None:
+def context_problem(
+    value: Any,
+    bounds: Bounds = DEFAULT_BOUNDS,
+    *,
+    max_bytes: int | None = None,
+    max_depth: int | None = None,
+) -> str | None:
     """Why `value` cannot be a `customer_context`, in words for whoever sent it; None where it can.
 
+    `max_bytes` (of JSON) and `max_depth` (levels; the object itself is the first) win over `bounds`.
     Never raises: cycles, foreign types and broken text are problems like any other.
     """
     if not isinstance(value, dict):
         return f"customer_context must be a JSON object, not {_json_name(value)}"
-    problem = _structure_problem(value, "customer_context", bounds.context_depth, 1)
+    max_bytes = bounds.context_bytes if max_bytes is None else max_bytes
+    max_depth = bounds.context_depth if max_depth is None else max_depth
+    problem = _structure_problem(value, "customer_context", max_depth, 1)
     if problem is not None:
         return problem
     size = json_bytes(value)
-    if size > bounds.context_bytes:
-        return f"customer_context is {size:,} bytes as JSON; at most {bounds.context_bytes:,} are allowed"
+    if size > max_bytes:
+        return f"customer_context is {size:,} bytes as JSON; at most {max_bytes:,} are allowed"
     return None
 
 
@@ -164,7 +173,7 @@ def _json_name(value: Any) -> str:
 def truncate_context(value: Any, bounds: Bounds = DEFAULT_BOUNDS) -> dict[str, Any]:
     """What of `value` fits a `customer_context`; what was left out is marked where it was.
 
-    For those that must keep something. What is not an object comes back as `{"value": …}`.
+    For those that must keep something; `value` is JSON data (`Redactor.value` cuts its cycles). What is not an object comes back as `{"value": …}`.
     """
     wrapped = value if isinstance(value, dict) else {"value": value}
     return fit_object(wrapped, max_bytes=bounds.context_bytes, max_depth=bounds.context_depth)
@@ -240,13 +249,16 @@ def _big_integer(value: int) -> str:
 # ------------------------------------------------------------------ the envelope as a whole
 
 
-def fit_envelope(envelope: SessionErrorEnvelope, max_bytes: int) -> SessionErrorEnvelope:
-    """`envelope` as at most `max_bytes` bytes of JSON: the stack gives way first, then context, then message.
+def fit_envelope(
+    envelope: SessionErrorEnvelope, max_bytes: int | None, bounds: Bounds = DEFAULT_BOUNDS
+) -> SessionErrorEnvelope:
+    """`envelope` as JSON of at most `bounds.envelope_bytes`, and of `max_bytes` where the peer has a limit.
 
-    Pass the smaller of `Bounds.envelope_bytes` and what the peer takes. Where even an envelope without
-    these would be larger, its optional ids and time are left out too; `type`, `code`, `session_id` and
+    The stack gives way first, then the context, then the message. Where even an envelope without these
+    would be larger, its optional ids and time are left out too; `type`, `code`, `session_id` and
     `recoverable` always stay, so that below some 200 bytes the result can be larger than asked for.
     """
+    max_bytes = bounds.envelope_bytes if max_bytes is None else min(max_bytes, bounds.envelope_bytes)
     excess = json_bytes(envelope) - max_bytes
     if excess > 0 and isinstance(envelope.stack, str):
         room = json_bytes(envelope.stack) - excess
