@@ -36,7 +36,7 @@ from voicethere.adapters.rtc.events import (
     SyncReceived,
 )
 from voicethere.adapters.rtc.opus import encode_speech
-from voicethere.adapters.rtc.peer import MessageTooLarge
+from voicethere.adapters.rtc.peer import MessageTooLarge, PeerSetupError
 from voicethere.client.audio import Microphone, PcmSink
 from voicethere.client.callbacks import Callback, CallbackLane
 from voicethere.client.customer_context import checked_context
@@ -338,10 +338,8 @@ class Session:
                 on_event=lambda event: self._on_event(peer, event),
                 connect_timeout=24 * 3600,  # the session has its own
             )
-        except ValueError as error:
-            self._finish_with(
-                SessionErrorCode.WEBRTC_CONNECTION_FAILED, f"The ice_servers cannot be used: {error}."
-            )
+        except PeerSetupError as error:
+            self._finish_with(SessionErrorCode.WEBRTC_CONNECTION_FAILED, f"No peer: {error}.")
             return
         self._peer = peer
         self._peer_up = self._control_open = self._sync_open = self._audio_in = False

@@ -1,8 +1,8 @@
 """A platform of one session that does what a test tells it: session API, signaling and a runner's peer.
 
 For tests of clients. It follows the contract until told otherwise, over real HTTP, a real WebSocket and
-real WebRTC on this machine; there is no agent behind it. `cut_wires` makes a peer vanish as a killed
-process does.
+real WebRTC on this machine; there is no agent behind it. `cut_wires` makes a peer vanish without
+a word.
 """
 
 from __future__ import annotations
@@ -268,11 +268,16 @@ class ScriptedPlatform:
 
 
 def cut_wires(peer: Peer) -> None:
-    """Make a peer vanish as a killed process does: its sockets are gone, nobody is told."""
+    """Make a peer vanish as a frozen process or a lost network does: deaf and mute, and nobody is told."""
     transport = peer._dtls_transport()
     assert transport is not None
     for protocol in transport.transport._connection._protocols:
-        protocol.transport.abort()
+        protocol.datagram_received = _ignore  # type: ignore[method-assign,assignment]
+        protocol.transport.sendto = _ignore  # type: ignore[method-assign,assignment]
+
+
+def _ignore(*_: object) -> None:
+    return
 
 
 def _parsed(data: str | bytes) -> Any:

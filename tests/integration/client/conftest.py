@@ -1,4 +1,4 @@
-"""Every test here must leave nothing behind: no task, no thread, no file descriptor."""
+"""Every test here must leave nothing behind: no task, thread or socket, no complaint of the event loop."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-async def nothing_left_over() -> AsyncIterator[None]:
+async def nothing_left_over(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
     tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
     descriptors = _sockets()
     yield
-    async with asyncio.timeout(5):
-        while left := (asyncio.all_tasks() - tasks - {asyncio.current_task()}):
-            await asyncio.wait(left, timeout=0.05)
+    left = asyncio.all_tasks() - tasks - {asyncio.current_task()}
+    if left:
+        _, left = await asyncio.wait(left, timeout=2)
+    assert not left
     gc.collect()
     for thread in set(threading.enumerate()) - threads:
         thread.join(5)
         assert not thread.is_alive(), f"thread {thread.name} is left"
     await asyncio.sleep(0)
     assert _sockets() <= descriptors
+    complaints = [each for each in caplog.get_records("call") if each.name == "asyncio"]
+    assert [each.getMessage() for each in complaints] == []
 
 
 def _sockets() -> set[str]:

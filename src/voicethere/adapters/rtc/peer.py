@@ -26,6 +26,7 @@ from aiortc import (
     RTCSctpTransport,
 )
 from aiortc.mediastreams import MediaStreamTrack
+from aiortc.rtcicetransport import parse_stun_turn_uri
 from msgspec import UNSET
 
 from voicethere.adapters.rtc import candidates, sctp_flush
@@ -44,6 +45,7 @@ from voicethere.adapters.rtc.events import (
     SyncReceived,
 )
 from voicethere.adapters.rtc.host_addresses import checked, choose, machine_addresses, offer_only
+from voicethere.adapters.rtc.ice_end import end_ice
 from voicethere.adapters.rtc.inbound import pcm_frames
 from voicethere.adapters.rtc.outbound import SpeechTrack
 from voicethere.adapters.rtc.quiet_logs import quiet_rtc_logs
@@ -98,7 +100,7 @@ class Peer:
     ) -> None:
         quiet_rtc_logs()
         self._addresses = choose(machine_addresses()) if host_addresses is None else checked(host_addresses)
-        self._connection = RTCPeerConnection(_configuration(ice_servers))
+        self._connection = _new_connection(ice_servers)
         self._on_event = on_event
         self._connect_timeout = connect_timeout
         self._inbound_sample_rate = inbound_sample_rate
@@ -362,6 +364,9 @@ class Peer:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self._connection.close()
+                transport = self._dtls_transport()
+                if transport is not None:
+                    await end_ice(transport.transport, CLOSE_TIMEOUT_SECONDS)
         except TimeoutError:
             _log.warning("a peer connection did not close within %g s", CLOSE_TIMEOUT_SECONDS)
             return False
@@ -371,14 +376,21 @@ class Peer:
         return True
 
 
-def _configuration(ice_servers: Sequence[IceServer]) -> RTCConfiguration:
-    servers = [
-        RTCIceServer(
-            urls=server.urls,
-            username=None if server.username is UNSET else server.username,
-            credential=None if server.credential is UNSET else server.credential,
+def _new_connection(ice_servers: Sequence[IceServer]) -> RTCPeerConnection:
+    servers = []
+    for server in ice_servers:
+        urls = [server.urls] if isinstance(server.urls, str) else server.urls
+        try:
+            for url in urls:
+                parse_stun_turn_uri(url)
+        except ValueError as error:
+            raise PeerSetupError(f"ice_servers: not a stun: or turn: URL ({error})") from None
+        servers.append(
+            RTCIceServer(
+                urls=urls,
+                username=None if server.username is UNSET else server.username,
+                credential=None if server.credential is UNSET else server.credential,
+            )
         )
-        for server in ice_servers
-    ]
     # An empty list, not None: None means a public STUN server. One bundle: one transport, few candidates.
-    return RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+    return RTCPeerConnection(RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))

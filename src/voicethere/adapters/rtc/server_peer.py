@@ -33,7 +33,8 @@ class ServerPeer(Peer):
         host_addresses: addresses to offer; None chooses a few of the machine's.
 
     Raises:
-        ValueError: an ICE server's URL or a host address is not one.
+        PeerSetupError: an ICE server's URL is not one.
+        ValueError: a host address is not one.
 
     Example:
         >>> peer = ServerPeer(audio=True, ice_servers=[], on_event=events.put_nowait, connect_timeout=20)
