@@ -166,7 +166,7 @@ class Child:
             send=self._channel.send,
             log=self._link.log,
             failures=self._failures,
-            on_over=self._session_over,
+            on_end=lambda session: self._link.session_ends(session.id),
         )
         self._sessions[session.id] = session
         self._link.session_began(session.id)
@@ -179,10 +179,8 @@ class Child:
         self._background.settle(session.id)
         await self._failures.reported()
         del self._sessions[session.id]
-        self._channel.send(ipc.SessionEndAck(session_id=session.id))
-
-    def _session_over(self, session: Session) -> None:
         self._link.session_over(session.id)
+        self._channel.send(ipc.SessionEndAck(session_id=session.id))
 
     def _running_hook(self, session_id: str | None) -> asyncio.Task[None] | None:
         if session_id is None:

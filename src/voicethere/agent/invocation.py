@@ -58,7 +58,9 @@ async def _call(hook: Hook, argument: Any) -> None:
         result = hook(argument)
     else:
         result = await _in_thread(hook, argument)
-    if inspect.isawaitable(result):
+    if inspect.iscoroutine(
+        result
+    ):  # not any awaitable: `return speak(...)` must not wait until it was played
         await result
 
 

@@ -54,7 +54,7 @@ class FailurePolicy(Protocol):
 class Session:
     """`start` began it; `run` handles its messages until `on_session_end` is done.
 
-    `on_over` is called when the end is reached, before that hook.
+    `on_end` is called when the end is reached, before that hook.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Session:
         send: Callable[[FromChild], None],
         log: LogFunction,
         failures: FailurePolicy,
-        on_over: Callable[[Session], None],
+        on_end: Callable[[Session], None],
     ) -> None:
         self.id = start.session_id
         self.failed = False
@@ -83,7 +83,7 @@ class Session:
         self._send = send
         self._log = log
         self._failures = failures
-        self._on_over = on_over
+        self._on_end = on_end
         self._waiting: deque[SessionMessage] = deque()
         self._waiting_bytes = 0
         self._dropped = 0
@@ -112,7 +112,7 @@ class Session:
                 break
             if not self.failed:
                 await self._handle(message)
-        self._on_over(self)
+        self._on_end(self)
         await self._run_hook("on_session_end", contexts.SessionContext(**self._common))
 
     def error_context(self, hook: str, error: BaseException) -> contexts.ErrorContext:

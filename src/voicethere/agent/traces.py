@@ -9,6 +9,7 @@ import os
 import traceback
 from typing import NamedTuple
 
+from voicethere.agent.definition import AgentDefinitionError
 from voicethere.wire.ipc import MAX_ERROR_MESSAGE_CHARS, MAX_STACK_CHARS
 
 _SDK_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -71,20 +72,22 @@ def _one_line(error: BaseException) -> str:
 def _stack(error: BaseException) -> str:
     try:
         told = traceback.TracebackException.from_exception(error)
-        _leave_out_our_frames(told)
+        # Where an author's mistake is found before their code runs, no frame says anything about it.
+        _leave_out_our_frames(told, or_all=isinstance(error, (SyntaxError, AgentDefinitionError)))
         return "".join(told.format())
     except Exception:  # an exception object that breaks the formatter must not hide where it was raised
         return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
 
 
-def _leave_out_our_frames(told: traceback.TracebackException) -> None:
+def _leave_out_our_frames(told: traceback.TracebackException, *, or_all: bool) -> None:
+    """Unless only ours are there (then it is our mistake), or that is told to be no matter."""
     pending: list[traceback.TracebackException | None] = [told]
     while pending:
         one = pending.pop()
         if one is None:
             continue
         theirs = [frame for frame in one.stack if not _is_ours(frame.filename)]
-        if theirs:
+        if theirs or or_all:
             one.stack[:] = theirs
         pending += [one.__cause__, one.__context__, *(one.exceptions or ())]
 
