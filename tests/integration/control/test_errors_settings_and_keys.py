@@ -1,0 +1,364 @@
+"""Session errors, sessions, settings, environment, secrets and keys over the API, on a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from typing import Any
+
+import msgspec
+import pytest
+
+from voicethere.errors.records import ErrorRecord
+from voicethere.errors.times import iso_from_epoch
+from voicethere.testing.queue import sample_error
+from voicethere.wire.http import HttpErrorCode
+from voicethere.wire.queue import ErrorItem
+
+DEFAULT_SETTINGS = {
+    "error_message": "Sorry, something went wrong.",
+    "idle_timeout_enabled": True,
+    "idle_timeout_seconds": 30,
+    "data_only_idle_timeout_seconds": 30,
+    "idle_timeout_voice_activity": True,
+    "idle_timeout_dc_inbound": True,
+    "stt_enabled": True,
+    "conversation_history_enabled": True,
+    "client_stack_traces": True,
+}
+
+
+def error_record(project_id: str, session_id: str, *, at: float) -> ErrorRecord:
+    return sample_error(session_id, project_id, occurred_at=iso_from_epoch(at)).record
+
+
+async def start_session(platform: Any, project_id: str) -> str:
+    session_id = f"s-{uuid.uuid4().hex}"
+    await platform.store.create_session(
+        session_id=session_id,
+        project_id=project_id,
+        build_id=None,
+        customer_context=None,
+        idempotency_key=None,
+    )
+    return session_id
+
+
+async def stored_errors(platform: Any, project_id: str, count: int, session_id: str) -> list[str]:
+    start = time.time() - 3600
+    records = [error_record(project_id, session_id, at=start + n) for n in range(count)]
+    await platform.store.commit_batch([ErrorItem(record=record) for record in records], [])
+    return [record.id for record in records]
+
+
+# ------------------------------------------------------------------ session errors
+
+
+async def test_project_errors_are_newest_first_in_pages_of_twenty(platform: Any, api: Any) -> None:
+    project_id = await api.project()
+    session_id = await start_session(platform, project_id)
+    ids = await stored_errors(platform, project_id, 45, session_id)
+    newest = ids[::-1]
+    path = f"/projects/{project_id}/session-errors"
+    page = await api.get(path)
+    assert page["project_id"] == project_id
+    assert [row["id"] for row in page["errors"]] == newest[:20]
+    assert set(page["errors"][0]) == {
+        "id",
+        "orchestrator_session_id",
+        "source",
+        "code",
+        "message",
+        "stack_trace",
+        "created_at",
+        "client_message",
+        "build_id",
+        "recoverable",
+        "customer_context",
+        "occurred_at",
+        "details",
+    }
+    seen = [row["id"] for row in page["errors"]]
+    while "next_cursor" in page:
+        page = await api.get(path, cursor=page["next_cursor"])
+        seen += [row["id"] for row in page["errors"]]
+    assert seen == newest
+    assert len((await api.get(path, limit=45))["errors"]) == 45
+
+
+async def test_one_sessions_errors_are_oldest_first(platform: Any, api: Any) -> None:
+    project_id = await api.project()
+    first, second = await start_session(platform, project_id), await start_session(platform, project_id)
+    ids = await stored_errors(platform, project_id, 3, first)
+    await stored_errors(platform, project_id, 2, second)
+    answer = await api.get(f"/projects/{project_id}/sessions/{first}/errors")
+    assert (answer["project_id"], answer["orchestrator_session_id"]) == (project_id, first)
+    assert [row["id"] for row in answer["errors"]] == ids
+    other = await api.project("Other")
+    for path in (f"/projects/{other}/sessions/{first}/errors", f"/projects/{project_id}/sessions/no/errors"):
+        assert (await api.refused("GET", path))[:2] == (404, "NOT_FOUND")
+    junk = f"/projects/{project_id}/sessions/%00%1b/errors"
+    assert (await api.refused("GET", junk))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=ten", "limit"),
+        ("limit=1.5", "limit"),
+        ("cursor=junk", "cursor"),
+        ("cursor=%00", "cursor"),
+        ("cursor=" + "x" * 2000, "cursor"),
+    ],
+)
+async def test_bad_paging_names_the_parameter(api: Any, query: str, field: str) -> None:
+    project_id = await api.project()
+    status, code, message = await api.refused("GET", f"/projects/{project_id}/session-errors?{query}")
+    assert (status, code) == (422, HttpErrorCode.VALIDATION_FAILED)
+    assert f"`{field}`" in message
+
+
+async def test_a_service_reports_an_error_through_the_queue(platform: Any, api: Any) -> None:
+    project_id = await api.project()
+    session_id = await start_session(platform, project_id)
+    record = error_record(project_id, session_id, at=1_781_870_400.0)
+    path = f"/projects/{project_id}/session-errors"
+    body = msgspec.to_builtins(record)
+    assert (await api.refused("POST", path, json=body))[:2] == (403, "FORBIDDEN")
+    service = platform.service()
+    assert await service.post(path, body, 202) == {"id": record.id}
+    (delivery,) = await platform.queue.receive(limit=10, wait_seconds=5)
+    assert delivery.item == ErrorItem(record=record)
+    wrong = [
+        ({**body, "project_id": str(uuid.uuid4())}, 422, "`project_id`"),
+        ({**body, "code": "MADE_UP"}, 422, "`code`"),
+        ({**body, "occurred_at": "yesterday"}, 422, "`occurred_at`"),
+        ({**body, "id": ""}, 422, "`id`"),
+        ({**body, "session_id": "unknown"}, 404, "session"),
+        ({**body, "recoverable": "no"}, 422, "`recoverable`"),
+        ({**body, "stack": "x" * 300_000}, 413, "262144"),
+    ]
+    for given, expected, words in wrong:
+        status, _, message = await service.refused("POST", path, json=given)
+        assert (status, words in message) == (expected, True), message
+    assert await platform.queue.depth() == 1
+
+
+async def test_a_queue_that_is_away_is_a_503(platform: Any, api: Any) -> None:
+    project_id = await api.project()
+    session_id = await start_session(platform, project_id)
+    body = msgspec.to_builtins(error_record(project_id, session_id, at=1_781_870_400.0))
+    await platform.queue.aclose()
+    answer = await platform.service().refused("POST", f"/projects/{project_id}/session-errors", json=body)
+    assert answer[:2] == (503, "UNAVAILABLE")
+
+
+# ------------------------------------------------------------------ sessions
+
+
+async def test_sessions_are_listed_between_times(platform: Any, api: Any) -> None:
+    project_id = await api.project()
+    ids = [await start_session(platform, project_id) for _ in range(3)]
+    path = f"/projects/{project_id}/sessions"
+    answer = await api.get(path)
+    assert set(answer) == {"sessions", "start", "end", "count"}
+    assert {row["id"] for row in answer["sessions"]} == set(ids)
+    assert (answer["count"], answer["start"], answer["end"]) == (3, None, None)
+    assert (await api.get(path, end="2001-01-01T00:00:00+01:00"))["end"] == "2000-12-31T23:00:00.000Z"
+    assert (await api.get(path, start="2001-01-01T00:00:00Z", limit=2))["count"] == 2
+    row = await api.get(f"{path}/{ids[0]}")
+    assert (row["orchestrator_session_id"], row["status"]) == (ids[0], "active")
+    assert (await api.refused("GET", f"{path}/{uuid.uuid4().hex}"))[0] == 404
+    for query, field in (
+        ("start=yesterday", "start"),
+        ("start=2026-01-01T00:00:00", "start"),
+        ("end=9999-12-31T23:59:59-23:00", "end"),
+        ("start=2026-01-02T00:00:00Z&end=2026-01-01T00:00:00Z", "start"),
+    ):
+        status, _, message = await api.refused("GET", f"{path}?{query}")
+        assert (status, f"`{field}`" in message) == (422, True), query
+
+
+# ------------------------------------------------------------------ settings
+
+
+async def test_session_settings_have_the_contracts_keys_and_defaults(api: Any) -> None:
+    project_id = await api.project()
+    path = f"/projects/{project_id}/session-settings"
+    assert await api.get(path) == {"project_id": project_id, "settings": DEFAULT_SETTINGS}
+    for key, value in (
+        ("error_message", ""),
+        ("error_message", "é" * 500),
+        ("idle_timeout_enabled", False),
+        ("idle_timeout_seconds", 120),
+        ("data_only_idle_timeout_seconds", 31),
+        ("client_stack_traces", False),
+    ):
+        response = await api.send("PATCH", path, json={"key": key, "value": value})
+        assert (response.status_code, response.json()["settings"][key]) == (200, value)
+    assert (await api.get(path))["settings"]["idle_timeout_seconds"] == 120
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("no_such_key", 1, "idle_timeout_seconds"),
+        ("error_message", "x" * 501, "at most 500 characters"),
+        ("error_message", 5, "at most 500 characters"),
+        ("error_message", None, "at most 500 characters"),
+        ("error_message", "a\x07b", "U+0007"),
+        ("idle_timeout_seconds", 29, "from 30 to 120"),
+        ("idle_timeout_seconds", 121, "from 30 to 120"),
+        ("idle_timeout_seconds", "60", "an integer from 30 to 120"),
+        ("idle_timeout_seconds", True, "an integer from 30 to 120"),
+        ("idle_timeout_seconds", 60.5, "an integer from 30 to 120"),
+        ("idle_timeout_seconds", 10**30, "an integer from 30 to 120"),
+        ("data_only_idle_timeout_seconds", [30], "an integer from 30 to 120"),
+        ("idle_timeout_enabled", 1, "true or false"),
+        ("idle_timeout_enabled", "true", "true or false"),
+        ("idle_timeout_enabled", {"a": "x" * 1000}, "true or false"),
+    ],
+)
+async def test_a_bad_session_setting_names_key_and_range(api: Any, key: str, value: Any, words: str) -> None:
+    path = f"/projects/{await api.project()}/session-settings"
+    status, code, message = await api.refused("PATCH", path, json={"key": key, "value": value})
+    assert (status, code) == (422, "VALIDATION_FAILED")
+    assert key in message
+    assert words in message
+    assert len(message) < 600
+    assert (await api.get(path))["settings"] == DEFAULT_SETTINGS
+
+
+async def test_project_settings(api: Any) -> None:
+    path = f"/projects/{await api.project()}/settings"
+    assert (await api.get(path))["settings"] == {"mode": "voice", "client_speak_enabled": False}
+    changed = await api.send("PATCH", path, json={"key": "mode", "value": "voice+data"})
+    assert changed.json()["settings"]["mode"] == "voice+data"
+    status, _, message = await api.refused("PATCH", path, json={"key": "mode", "value": "video"})
+    assert (status, '"voice", "data", "voice+data"' in message) == (422, True)
+
+
+# ------------------------------------------------------------------ environment and secrets
+
+
+async def test_variables_are_set_listed_and_removed(api: Any) -> None:
+    project_id = await api.project()
+    path = f"/projects/{project_id}/environment"
+    response = await api.send("PUT", f"{path}/AGENT_REGION", json={"value": "eu"})
+    assert response.json() == {"project_id": project_id, "environment": {"AGENT_REGION": "eu"}}
+    assert await api.get(path) == response.json()
+    assert (await api.send("DELETE", f"{path}/AGENT_REGION")).status_code == 204
+    assert (await api.refused("DELETE", f"{path}/AGENT_REGION"))[0] == 404
+    reserved = ("AGENT_CUSTOMER_CONTEXT", "AGENT_CRASH_TTS_MESSAGE")
+    for key in ("REGION", "agent_region", "AGENT_", "AGENT_" + "X" * 200, *reserved):
+        status, _, message = await api.refused("PUT", f"{path}/{key}", json={"value": "x"})
+        assert (status, key[:50] in message) == (422, True)
+    for value in ("x" * 8193, "a\0b"):
+        assert (await api.refused("PUT", f"{path}/AGENT_A", json={"value": value}))[0] == 422
+
+
+async def test_secrets_come_back_masked_only(platform: Any, api: Any) -> None:
+    project_id = await api.project()
+    path = f"/projects/{project_id}/secrets"
+    secret = "sk-aaaabbbbccccddddeeeeffff"
+    created = await api.send("POST", path, json={"name": "OPENAI_API_KEY", "value": secret})
+    await api.post(path, {"name": "PIN", "value": "1234"})
+    listed = await api.get(path)
+    assert listed["secrets"] == [
+        {"name": "OPENAI_API_KEY", "masked": "••••ffff"},
+        {"name": "PIN", "masked": "••••"},
+    ]
+    assert secret not in created.text + str(listed)
+    assert (await platform.store.get_secrets(project_id))["OPENAI_API_KEY"] == secret
+    for name in ("lower", "LD_PRELOAD", "PYTHONPATH", "SESSION_ID", "AGENT_CRASH_TTS_MESSAGE", "A-B", ""):
+        assert (await api.refused("POST", path, json={"name": name, "value": "x"}))[0] == 422
+    assert (await api.refused("POST", path, json={"name": "EMPTY", "value": ""}))[0] == 422
+    await api.post(path, {"name": "AGENT_TOKEN", "value": "t"})
+    clash = await api.refused("PUT", f"/projects/{project_id}/environment/AGENT_TOKEN", json={"value": "x"})
+    assert clash[:2] == (409, "CONFLICT")
+    assert (await api.send("DELETE", f"{path}/PIN")).status_code == 204
+    assert (await api.refused("DELETE", f"{path}/PIN"))[0] == 404
+
+
+# ------------------------------------------------------------------ keys
+
+
+async def test_a_key_is_shown_once_works_and_is_revoked(platform: Any, api: Any) -> None:
+    project_id = await api.project()
+    created = await api.post("/api-keys", {"name": "ci", "expires_in_days": 1})
+    key = created.pop("key")
+    assert key.startswith("vth_")
+    assert created["prefix"] in key
+    assert created["expires_at"] is not None
+    listed = (await api.get("/api-keys"))["api_keys"]
+    assert created["id"] in [entry["id"] for entry in listed]
+    assert key not in str(listed)
+    other = type(api)(api.http, key)
+    assert [p["id"] for p in (await other.get("/projects"))["projects"]] == [project_id]
+    assert (await other.refused("DELETE", f"/api-keys/{created['id']}"))[:2] == (409, "CONFLICT")
+    assert (await api.send("DELETE", f"/api-keys/{created['id']}")).status_code == 204
+    assert (await other.refused("GET", "/projects"))[:2] == (401, "UNAUTHORIZED")
+    assert (await api.refused("DELETE", f"/api-keys/{uuid.uuid4()}"))[0] == 404
+
+
+async def test_client_keys_belong_to_one_project(platform: Any, api: Any) -> None:
+    project_id = await api.project()
+    assert (await api.refused("POST", "/api-keys", json={"name": "web", "kind": "client"}))[0] == 422
+    body = {"name": "web", "kind": "client", "project_id": project_id}
+    created = await api.post("/api-keys", body)
+    assert created["key"].startswith("vthc_")
+    assert created["project_id"] == project_id
+    unknown = {**body, "project_id": str(uuid.uuid4())}
+    assert (await api.refused("POST", "/api-keys", json=unknown))[0] == 404
+    bound = await platform.key(project_id=project_id)
+    assert (await bound.refused("POST", "/api-keys", json={"name": "more"}))[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "name"),
+        ({"name": "x" * 101}, "name"),
+        ({"name": " "}, "name"),
+        ({"name": "k", "kind": "root"}, "kind"),
+        ({"name": "k", "expires_in_days": 0}, "expires_in_days"),
+        ({"name": "k", "expires_in_days": "7"}, "expires_in_days"),
+    ],
+)
+async def test_bad_key_bodies_name_the_field(api: Any, body: Any, field: str) -> None:
+    status, _, message = await api.refused("POST", "/api-keys", json=body)
+    assert (status, f"`{field}`" in message) == (422, True)
+
+
+async def test_every_route_is_documented_with_its_errors(platform: Any) -> None:
+    document = (await platform.http.get("/openapi.json")).json()
+    paths = document["paths"]
+    for path in (
+        "/api/v1/projects/{project_id}/session-errors",
+        "/api/v1/projects/{project_id}/sessions/{session_id}/errors",
+        "/api/v1/projects/{project_id}/session-settings",
+        "/api/v1/projects/{project_id}/promote",
+        "/api/v1/deployments",
+        "/api/v1/api-keys",
+    ):
+        assert path in paths
+    for path, item in paths.items():
+        for method in ("get", "post", "put", "patch", "delete"):
+            if method not in item:
+                continue
+            answers = item[method]["responses"]
+            errors = [status for status in answers if status >= "400"]
+            assert {"401", "403", "404", "422", "500", "503"} <= set(errors), (path, method)
+            for status in errors:
+                schema = answers[status]["content"]["application/json"]["schema"]
+                assert schema["$ref"].endswith("HttpErrorBody"), (path, method, status)
+    upload = paths["/api/v1/projects/{project_id}/builds"]["post"]["requestBody"]["content"]
+    assert list(upload) == ["multipart/form-data"]
+
+
+async def test_concurrent_projects_of_one_name_all_get_a_slug(api: Any) -> None:
+    created = await asyncio.gather(*(api.post("/projects", {"name": "Same"}) for _ in range(6)))
+    assert len({project["slug"] for project in created}) == 6
