@@ -6,6 +6,7 @@ import asyncio
 import random
 import sys
 from collections.abc import Awaitable, Callable
+from importlib import resources
 from pathlib import Path
 
 import click
@@ -14,9 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from voicethere.cli.demo.phrases import PHRASES
-from voicethere.cli.demo.platform_process import DemoFailed, Operator, fresh_platform
 from voicethere.cli.demo.report import TITLES, show
 from voicethere.cli.demo.scenarios import (
+    ERROR_MESSAGE,
+    DemoFailed,
     ScenarioResult,
     Stage,
     child_killed,
@@ -24,8 +26,8 @@ from voicethere.cli.demo.scenarios import (
     healthy_turn,
     text_turn_raises,
 )
+from voicethere.testing.platform_process import Operator, PlatformFailed, fresh_platform
 
-ERROR_MESSAGE = "Sorry, something went wrong. Please call again."
 _SVG_WIDTH = 118
 
 
@@ -81,27 +83,25 @@ async def _run(console: Console, phrase: str) -> DemoResult:
         console.print(f"[bold]{name}[/]: {TITLES[name]}")
         try:
             results.append(await scenario())
-        except DemoFailed as problem:
+        except (DemoFailed, PlatformFailed, OSError) as problem:
             problems.append(f"{name}: {problem}")
 
     console.print("Starting a platform of its own …")
     voice = EspeakSynthesizer()
     try:
-        async with fresh_platform() as platform:
+        async with fresh_platform() as platform, Operator(platform) as operator:
             progress(f"it serves at {platform.base_url}")
-            operator = Operator(platform)
-            try:
-                talking = await operator.deploy(name="demo", mode="voice", error_message=ERROR_MESSAGE)
-                typing = await operator.deploy(name="demo-data", mode="data", error_message=ERROR_MESSAGE)
-                progress("the demo's agent is uploaded, validated in the sandbox, promoted and deployed")
-                stage = Stage(base_url=platform.base_url, operator=operator, voice=voice, progress=progress)
-                await play("healthy_turn", lambda: healthy_turn(stage, talking, phrase))
-                await play("handler_raises", lambda: handler_raises(stage, talking))
-                await play("child_killed", lambda: child_killed(stage, talking))
-                await play("text_turn_raises", lambda: text_turn_raises(stage, typing))
-            finally:
-                await operator.aclose()
-    except DemoFailed as problem:
+            settings = {"error_message": ERROR_MESSAGE}
+            bundle = resources.files("voicethere.cli.demo").joinpath("demo_agent.py").read_bytes()
+            talking = await operator.deploy(bundle, name="demo", mode="voice", session_settings=settings)
+            typing = await operator.deploy(bundle, name="demo-data", mode="data", session_settings=settings)
+            progress("the demo's agent is uploaded, validated in the sandbox, promoted and deployed")
+            stage = Stage(base_url=platform.base_url, operator=operator, voice=voice, progress=progress)
+            await play("healthy_turn", lambda: healthy_turn(stage, talking, phrase))
+            await play("handler_raises", lambda: handler_raises(stage, talking))
+            await play("child_killed", lambda: child_killed(stage, talking))
+            await play("text_turn_raises", lambda: text_turn_raises(stage, typing))
+    except PlatformFailed as problem:
         problems.append(str(problem))
     finally:
         await voice.aclose()

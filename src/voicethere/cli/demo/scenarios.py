@@ -19,7 +19,6 @@ import tenacity
 from msgspec import UNSET, UnsetType
 
 from voicethere.cli.demo.phrases import CRASH_PHRASE
-from voicethere.cli.demo.platform_process import DemoFailed, Deployed, Operator
 from voicethere.client import (
     BufferSink,
     PcmQueue,
@@ -29,16 +28,22 @@ from voicethere.client import (
     start_session,
 )
 from voicethere.core.ports import Synthesizer
+from voicethere.testing.platform_process import Deployed, Operator
 from voicethere.wire.control_channel import SpeechEvent, SpeechEventType
 
 STEP_SECONDS = 20.0
 SOUND = 0.01
 """The rms above which the demo calls a piece of audio sound."""
 QUIET_SECONDS = 0.6
+ERROR_MESSAGE = "Sorry, something went wrong. Please call again."
 CUSTOMER_CONTEXT = {"userId": "u_123", "tier": "pro"}
 
 Progress = Callable[[str], None]
 T = TypeVar("T")
+
+
+class DemoFailed(Exception):
+    """Something that the demo shows did not happen; the words say what."""
 
 
 class CrashSpeechHeard(msgspec.Struct, frozen=True, kw_only=True):
@@ -290,7 +295,7 @@ async def _failing(
         storing = asyncio.create_task(_stored(stage.operator, deployed.project_id, session.session_id))
         try:
             crash_speech, audible_at = (
-                (None, None) if microphone is None else await _crash_speech(ears, told_at, deployed)
+                (None, None) if microphone is None else await _crash_speech(ears, told_at)
             )
             async with asyncio.timeout(STEP_SECONDS):
                 await session.closed
@@ -329,7 +334,7 @@ def _failure(
     _expect(codes == [code], f"the client got {codes}, not exactly one {code}")
     event = failed.events[0]
     _expect(event.recoverable is False, "the error that ended the session calls itself recoverable")
-    _expect(event.message == deployed.error_message, f"the client was told {event.message!r}")
+    _expect(event.message == ERROR_MESSAGE, f"the client was told {event.message!r}")
     _expect(event.customer_context == CUSTOMER_CONTEXT, "the envelope lacks the customer's context")
     rows = [row["code"] for row in failed.stored]
     _expect(rows == [code], f"the stored rows are {rows}, not exactly one {code}")
@@ -352,10 +357,8 @@ def _failure(
     )
 
 
-async def _crash_speech(ears: Ears, told_at: float, deployed: Deployed) -> tuple[CrashSpeechHeard, float]:
-    await ears.until(
-        "the announcement of the crash message", lambda: _announced(ears, deployed.error_message)
-    )
+async def _crash_speech(ears: Ears, told_at: float) -> tuple[CrashSpeechHeard, float]:
+    await ears.until("the announcement of the crash message", lambda: _announced(ears, ERROR_MESSAGE))
     audible_at = await ears.until(
         "sound after the error", lambda: ears.sound.first_sound_since(told_at, threshold=SOUND)
     )
@@ -363,7 +366,7 @@ async def _crash_speech(ears: Ears, told_at: float, deployed: Deployed) -> tuple
     if loudness is None:
         raise DemoFailed("the crash message was announced, but nothing was heard")
     rms, seconds = loudness
-    return CrashSpeechHeard(text=deployed.error_message, rms=rms, seconds=seconds), audible_at
+    return CrashSpeechHeard(text=ERROR_MESSAGE, rms=rms, seconds=seconds), audible_at
 
 
 def _announced(ears: Ears, text: str) -> bool | None:
