@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, exc, select, update
 
 from voicethere.adapters.store import columns
+from voicethere.adapters.store.database import is_unavailable
 from voicethere.adapters.store.records import CommittedBatch
 from voicethere.adapters.store.tables import dead_letters, session_errors, sessions
 from voicethere.errors.records import ErrorRecord
@@ -128,19 +129,18 @@ def _insert_errors(connection: Connection, errors: Sequence[tuple[Row, ErrorItem
     try:
         with connection.begin_nested():
             return connection.execute(statement, [row for row, _ in errors]).rowcount, []
-    except exc.OperationalError:
-        raise
-    except (exc.StatementError, UnicodeError):
+    except Exception as error:
+        if is_unavailable(error):
+            raise
         # One of them is bad: find it by trying each alone.
-        pass
     inserted, unstorable = 0, []
     for row, item in errors:
         try:
             with connection.begin_nested():
                 inserted += connection.execute(statement, row).rowcount
-        except exc.OperationalError:
-            raise
-        except (exc.StatementError, UnicodeError) as error:
+        except Exception as error:
+            if is_unavailable(error):
+                raise
             reason = error.orig if isinstance(error, exc.StatementError) else error
             unstorable.append((encode(item), f"the database refuses this error: {reason}"))
     return inserted, unstorable

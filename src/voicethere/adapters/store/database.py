@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, exc, make_url
 
-from voicethere.adapters.store.migrate import locked, upgrade
+from voicethere.adapters.store.migrate import UnknownSchema, locked, upgrade
 from voicethere.adapters.store.records import StoreUnavailable
 
 Result = TypeVar("Result")
@@ -110,7 +110,7 @@ class Database:
                 _create_private(path)
                 with self._writing.begin() as connection:
                     upgrade(connection)
-        except (OSError, exc.SQLAlchemyError) as error:
+        except (OSError, UnknownSchema, exc.SQLAlchemyError) as error:
             raise unavailable(error) from error
 
     def _read(self, work: Callable[[Connection], Result]) -> Result:

@@ -13,9 +13,14 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class UnknownSchema(Exception):
+    """The database is at a step that this version does not have."""
 
 
 @contextmanager
@@ -33,10 +38,17 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def upgrade(connection: Connection) -> None:
-    """Run the missing steps in the transaction that `connection` is in; none where all were run."""
+    """Run the missing steps in the transaction that `connection` is in; none where all were run.
+
+    Raises:
+        UnknownSchema: a newer version was here before.
+    """
     config = Config()
     # `os`: Alembic warns where it has to guess how paths are separated.
     config.set_main_option("path_separator", "os")
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise UnknownSchema(f"a newer version made this schema, use that one ({error})") from error

@@ -129,7 +129,12 @@ class Worker:
             sleep=self._sleep,
             reraise=True,
         )
-        return await attempts(action)
+
+        async def attempt() -> Result:
+            return await action()
+
+        # An async function, not `action` itself: tenacity would hand back a lambda's coroutine unawaited.
+        return await attempts(attempt)
 
     def _is_hopeless(self, _: RetryCallState) -> bool:
         if self._stopping:

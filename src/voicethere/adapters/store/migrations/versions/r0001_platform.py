@@ -76,8 +76,8 @@ def _create_orgs_and_projects() -> None:
         _text("project_settings", nullable=True),
         _big("created_at_ms"),
         _key("projects", "id"),
-        _belongs("projects", "org_id", "orgs"),
         _unique("projects", "org_id", "slug"),
+        _belongs("projects", "org_id", "orgs"),
     )
     op.create_table(
         "api_keys",
@@ -93,10 +93,10 @@ def _create_orgs_and_projects() -> None:
         _big("expires_at_ms", nullable=True),
         _big("revoked_at_ms", nullable=True),
         _key("api_keys", "number"),
-        _belongs("api_keys", "org_id", "orgs"),
-        _belongs("api_keys", "project_id", "projects"),
         _unique("api_keys", "id"),
         _unique("api_keys", "token_hash"),
+        _belongs("api_keys", "org_id", "orgs"),
+        _belongs("api_keys", "project_id", "projects"),
     )
     _index("api_keys", ["org_id"])
     _index("api_keys", ["project_id"])
@@ -124,8 +124,8 @@ def _create_builds_and_deployments() -> None:
         _text("message", nullable=True),
         _big("created_at_ms"),
         _key("builds", "number"),
-        _belongs("builds", "project_id", "projects"),
         _unique("builds", "id"),
+        _belongs("builds", "project_id", "projects"),
     )
     _index("builds", ["project_id", "number"])
     op.create_table(
@@ -140,8 +140,8 @@ def _create_builds_and_deployments() -> None:
         _big("created_at_ms"),
         _big("completed_at_ms", nullable=True),
         _key("deployments", "number"),
-        _belongs("deployments", "project_id", "projects"),
         _unique("deployments", "id"),
+        _belongs("deployments", "project_id", "projects"),
     )
     _index("deployments", ["project_id", "number"])
     op.create_table(
@@ -176,9 +176,9 @@ def _create_sessions_and_errors() -> None:
         _text("end_reason", nullable=True),
         sa.Column("failed", sa.Boolean(), server_default=sa.false(), nullable=False),
         _key("sessions", "number"),
-        _belongs("sessions", "project_id", "projects"),
         _unique("sessions", "id"),
         _unique("sessions", "project_id", "idempotency_key"),
+        _belongs("sessions", "project_id", "projects"),
     )
     _index("sessions", ["project_id", "created_at_ms DESC", "number DESC"], "ix_sessions_project_newest")
     op.create_table(

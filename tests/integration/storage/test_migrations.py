@@ -1,0 +1,91 @@
+"""The schema that the migrations make is the one that the code describes, and it is made once."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from voicethere.adapters.store import Store, StoreUnavailable
+from voicethere.adapters.store.migrate import upgrade
+from voicethere.adapters.store.tables import metadata
+
+Start = Callable[..., subprocess.Popen[str]]
+
+PACKAGE = Path(__file__).parents[3]
+
+
+def schema(path: Path) -> dict[str, str]:
+    """Every table and index with its SQL, apart from spacing."""
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return {name: " ".join(sql.split()) for name, sql in rows if not name.startswith(("sqlite_", "alembic_"))}
+
+
+async def test_the_migrated_schema_is_the_described_one(tmp_path: Path) -> None:
+    migrated, described = tmp_path / "migrated.db", tmp_path / "described.db"
+    await (await Store.open(f"sqlite:///{migrated}")).aclose()
+    engine = create_engine(f"sqlite:///{described}")
+    metadata.create_all(engine)
+    engine.dispose()
+    assert schema(migrated) == schema(described)
+    engine = create_engine(f"sqlite:///{migrated}")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
+
+
+def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/x.db")
+    for _ in range(2):
+        with engine.begin() as connection:
+            upgrade(connection)
+    engine.dispose()
+    assert len(schema(tmp_path / "x.db")) > 10
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "voicethere.db")) as connection:
+        connection.execute("CREATE TABLE session_errors (id TEXT)")
+    before = schema(tmp_path / "voicethere.db")
+    with pytest.raises(StoreUnavailable, match="already exists"):
+        asyncio.run(Store.open(f"sqlite:///{tmp_path}/voicethere.db"))
+    assert schema(tmp_path / "voicethere.db") == before
+
+
+async def test_processes_that_open_at_once_agree(tmp_path: Path, url: str, start: Start) -> None:
+    signal = tmp_path / "go"
+    children = [start("open_store", url, signal) for _ in range(4)]
+    for child in children:
+        assert child.stdout is not None
+        assert await asyncio.to_thread(child.stdout.readline) == "ready\n"
+    signal.touch()
+    outputs = await asyncio.gather(*(asyncio.to_thread(child.communicate, None, 60) for child in children))
+    assert [child.returncode for child in children] == [0] * 4
+    assert len({output for output, _ in outputs}) == 1
+    with closing(sqlite3.connect(tmp_path / "voicethere.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM orgs").fetchone() == (1,)
+        assert connection.execute("PRAGMA page_size").fetchone() == (8192,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_the_wheel_brings_the_migrations(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=PACKAGE, check=True, capture_output=True, timeout=60)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    here = PACKAGE / "src" / "voicethere" / "adapters" / "store" / "migrations"
+    wanted = {f"voicethere/adapters/store/migrations/{path.relative_to(here)}" for path in here.rglob("*.py")}
+    assert len(wanted) >= 4
+    assert wanted <= set(names)
