@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -91,8 +92,13 @@ def api_url(base: str) -> str:
         Failure: it is no HTTP address.
     """
     trimmed = base.strip().rstrip("/")
-    if not trimmed.startswith(("http://", "https://")) or trimmed in ("http:/", "https:/", "http:", "https:"):
-        raise Failure(f"'{base}' is no address of a server: it must begin with http:// or https://.")
+    try:
+        parts = urlsplit(trimmed)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # an address in brackets that is none, a port out of range
+        fits = False
+    if not fits:
+        raise Failure(f"'{base}' is no address of a server: it must be like http://127.0.0.1:8080.")
     return trimmed if trimmed.endswith(_API_PATH) else trimmed + _API_PATH
 
 

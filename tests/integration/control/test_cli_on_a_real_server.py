@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import pty
@@ -368,13 +369,17 @@ def test_the_process_exits_with_the_contracts_statuses(folder: Path) -> None:
 
 
 def test_an_oversized_upload_over_a_real_socket_is_answered(server: Server, project: str) -> None:
-    import httpx
-
-    response = httpx.post(
-        f"{server.base}/api/v1/projects/{project}/builds",
-        headers={"authorization": f"Bearer {server.key}"},
-        files={"bundle": ("agent.py", b"#" * 20_000_000)},
-        timeout=30,
-    )
-    assert response.status_code == 413
-    assert response.json()["error"]["code"] == "PAYLOAD_TOO_LARGE"
+    """A server that closes at once, with bytes unread, resets the connection of a client that still sends."""
+    connection = http.client.HTTPConnection(server.base.removeprefix("http://"), timeout=30)
+    head = b'--x\r\nContent-Disposition: form-data; name="bundle"; filename="agent.py"\r\n\r\n'
+    headers = {
+        "authorization": f"Bearer {server.key}",
+        "content-type": "multipart/form-data; boundary=x",
+        "connection": "close",
+    }
+    path = f"/api/v1/projects/{project}/builds"
+    connection.request("POST", path, head + b"#" * 20_000_000 + b"\r\n--x--\r\n", headers)
+    response = connection.getresponse()
+    assert response.status == 413
+    assert json.loads(response.read())["error"]["code"] == "PAYLOAD_TOO_LARGE"
+    connection.close()
