@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -20,7 +19,6 @@ async def nothing_left_over(caplog: pytest.LogCaptureFixture) -> AsyncIterator[N
     if left:
         _, left = await asyncio.wait(left, timeout=2)
     assert not left
-    gc.collect()
     for thread in set(threading.enumerate()) - threads:
         thread.join(5)
         assert not thread.is_alive(), f"thread {thread.name} is left"
