@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from voicethere.adapters.store import Store, StoreUnavailable
-from voicethere.adapters.store.migrate import upgrade
+from voicethere.adapters.store.migrate import locked, upgrade
 from voicethere.adapters.store.tables import metadata
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -78,6 +78,15 @@ async def test_processes_that_open_at_once_agree(tmp_path: Path, url: str, start
         assert connection.execute("SELECT count(*) FROM orgs").fetchone() == (1,)
         assert connection.execute("PRAGMA page_size").fetchone() == (8192,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_nobody_makes_the_database_while_another_process_does(tmp_path: Path, url: str) -> None:
+    with locked(tmp_path / "voicethere.db"):
+        opening = asyncio.create_task(Store.open(url))
+        done, _ = await asyncio.wait({opening}, timeout=0.2)
+        assert not done
+        assert not any(tmp_path.glob("voicethere.db"))
+    await (await opening).aclose()
 
 
 def test_the_wheel_brings_the_migrations(tmp_path: Path) -> None:
