@@ -1,0 +1,21 @@
+"""One platform for the end-to-end tests of a module, and agents to deploy on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from voicethere.testing.platform_process import Operator, RunningPlatform, fresh_platform
+
+
+@pytest.fixture
+async def platform() -> AsyncIterator[RunningPlatform]:
+    async with fresh_platform() as running:
+        yield running
+
+
+@pytest.fixture
+async def operator(platform: RunningPlatform) -> AsyncIterator[Operator]:
+    async with Operator(platform) as working:
+        yield working

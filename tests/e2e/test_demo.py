@@ -1,0 +1,128 @@
+"""`voicethere demo`, as a script runs it: what it prints, what it exits with, what it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from voicethere.cli.demo.phrases import CRASH_PHRASE, PHRASES
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+ENVELOPE_FIELDS = {
+    "type",
+    "code",
+    "message",
+    "session_id",
+    "project_id",
+    "build_id",
+    "stack",
+    "recoverable",
+    "customer_context",
+    "occurred_at",
+}
+ROW_FIELDS = {
+    "id",
+    "orchestrator_session_id",
+    "source",
+    "code",
+    "message",
+    "stack_trace",
+    "created_at",
+    "client_message",
+    "build_id",
+    "recoverable",
+    "customer_context",
+    "occurred_at",
+    "details",
+}
+
+
+async def run_demo() -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "voicethere.cli.main",
+        "demo",
+        "--json",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, progress = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), progress.decode()
+
+
+def ours() -> set[int]:
+    """Processes of a platform, whoever started them."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        if "voicethere." in " ".join(process.info["cmdline"] or []):
+            found.add(process.pid)
+    return found
+
+
+def folders() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("voicethere-*"))
+
+
+async def test_the_demo_shows_every_failure_from_all_three_sides() -> None:
+    processes_before, folders_before = ours(), folders()
+    status, out, progress = await run_demo()
+    assert status == 0, progress
+    result: dict[str, Any] = json.loads(out)
+    assert result["ok"] is True
+    scenarios = {scenario["name"]: scenario for scenario in result["scenarios"]}
+    assert list(scenarios) == ["healthy_turn", "handler_raises", "child_killed", "text_turn_raises"]
+
+    healthy = scenarios["healthy_turn"]
+    assert healthy["spoken"] in PHRASES
+    assert healthy["heard"] == healthy["spoken"]
+    assert healthy["client_events"] == []
+    assert healthy["stored"] == []
+
+    for name, code, mode in [
+        ("handler_raises", "AGENT_HANDLER_FAILED", "voice"),
+        ("child_killed", "AGENT_CHILD_CRASHED", "voice"),
+        ("text_turn_raises", "AGENT_HANDLER_FAILED", "data"),
+    ]:
+        scenario = scenarios[name]
+        assert scenario["mode"] == mode
+        (event,), (row,) = scenario["client_events"], scenario["stored"]
+        assert event["code"] == row["code"] == code
+        assert set(event) <= ENVELOPE_FIELDS
+        assert set(row) == ROW_FIELDS
+        assert event["session_id"] == row["orchestrator_session_id"] == scenario["session_id"]
+        assert event["project_id"] == scenario["project_id"]
+        assert event["customer_context"] == row["customer_context"] == {"userId": "u_123", "tier": "pro"}
+        assert event["recoverable"] is False
+        assert row["client_message"] == event["message"]
+        if mode == "voice":
+            assert scenario["crash_speech"]["text"] == event["message"]
+            assert scenario["crash_speech"]["rms"] > 0.01
+            assert scenario["crash_speech"]["seconds"] > 1.0
+            assert scenario["timings_ms"]["fault_to_audio"] > 0
+        else:
+            assert "crash_speech" not in scenario
+        assert set(scenario["timings_ms"]) >= {"fault_to_client", "fault_to_stored"}
+
+    assert scenarios["handler_raises"]["heard"] == CRASH_PHRASE
+    for name in ("handler_raises", "text_turn_raises"):
+        (row,) = scenarios[name]["stored"]
+        assert "agent.py" in row["stack_trace"]
+        assert "look_up_account" in row["stack_trace"]
+        assert row["message"].startswith("RuntimeError: the account service refused")
+        assert row["details"]["crash_kind"] == "raised"
+    killed = scenarios["child_killed"]["stored"][0]
+    assert killed["details"]["crash_kind"] == "signal"
+    assert "vth_demo" not in out, "the secret in the agent's exception message came through"
+
+    assert ours() <= processes_before, "the demo left a process"
+    assert folders() <= folders_before, "the demo left a folder"
