@@ -12,8 +12,6 @@ from voicethere.cli.failure import Failure
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-MAX_BUNDLE_BYTES = 12 * 1024 * 1024
-
 project_option = click.option(
     "--project", "project", metavar="PROJECT", help="Slug, name or id; default: the active project."
 )
@@ -29,10 +27,13 @@ def read_bundle_file(path: Path) -> bytes:
     Raises:
         Failure: it cannot be read, or is larger than any server takes.
     """
+    from voicethere.core.bundle import BundleLimits
+
+    most = BundleLimits().packed_bytes
     try:
-        if path.stat().st_size > MAX_BUNDLE_BYTES:
+        if path.stat().st_size > most:
             raise Failure(
-                f"{path} is larger than {MAX_BUNDLE_BYTES // (1024 * 1024)} MiB, the most a bundle may be."
+                f"{path} is larger than {most // (1024 * 1024)} MiB, the most that a bundle may be."
             )
         return path.read_bytes()
     except OSError as error:

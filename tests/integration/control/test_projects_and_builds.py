@@ -119,7 +119,7 @@ async def test_a_zip_is_taken_too(api: Any) -> None:
     assert response.json()["validation_status"] == "valid", response.text
 
 
-@pytest.mark.parametrize("content", [b"", b"def broken(:\n", b"PK\x03\x04 no zip at all"])
+@pytest.mark.parametrize("content", [b"", b"\x00\x01 no Python", b"PK\x03\x04 no zip at all"])
 async def test_a_structurally_bad_bundle_is_refused_and_not_kept(
     platform: Any, api: Any, content: bytes
 ) -> None:
