@@ -194,12 +194,15 @@ class TestSignaling:
         address = f"{credentials.signaling_url}?token={credentials.join_token}"
         async with websockets.connect(address) as flood:
             with pytest.raises(ConnectionClosed) as closed:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    for _ in range(5_000):
-                        await flood.send("junk")
-                    await flood.recv()
+                await self._flood(flood)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1008
+
+    async def _flood(self, socket: websockets.ClientConnection) -> None:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            for _ in range(5_000):
+                await socket.send("junk")
+            await socket.recv()
 
     async def test_after_the_end_the_token_is_refused(
         self, platform: RunningPlatform, deployed: Deployed

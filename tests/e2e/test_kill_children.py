@@ -170,11 +170,11 @@ async def test_kill_any_child_at_any_moment(platform: RunningPlatform, operator:
             assert rows[0]["details"]["crash_kind"] == "signal"
 
     await eventually_true("the end of every agent's process", lambda: not children_of(runner))
-    await eventually(
+    await eventually_true(
+        f"a runner that holds no more than before ({before})",
         lambda: (
             footprint(runner, scratch).threads <= before.threads
             and footprint(runner, scratch).descriptors <= before.descriptors
         ),
-        f"a runner that holds no more than before ({before})",
     )
     assert footprint(runner, scratch).scratch == before.scratch
