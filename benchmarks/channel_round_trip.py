@@ -1,9 +1,9 @@
-"""The floor of every other latency here: a bare data channel between two peers in one process.
+"""The floor of every other latency here: a bare data channel, its two peers in two processes.
 
     python benchmarks/channel_round_trip.py [--count 1000] [--json]
 
-Prints the round trip of a 100-byte message on voice-control (p50, p99) and the time to set a connection
-up, from making both peers until both channels are open. Two cores are enough; it takes a few seconds.
+Prints the round trip of a 100-byte message on voice-control (p50, p99) and the time to set a connection up
+(both peers in one process, from making them until the channels are open). It takes a few seconds.
 """
 
 from __future__ import annotations
@@ -12,72 +12,97 @@ import argparse
 import asyncio
 import json
 import statistics
+import sys
 import time
 
 from voicethere.adapters.rtc.client_peer import ClientPeer
-from voicethere.adapters.rtc.events import ControlOpened, ControlReceived, PeerEvent, SyncOpened
+from voicethere.adapters.rtc.events import (
+    ControlClosed,
+    ControlOpened,
+    ControlReceived,
+    PeerEvent,
+    SyncOpened,
+)
 from voicethere.adapters.rtc.server_peer import ServerPeer
 
 _MESSAGE = "x" * 100
 _WARM_UP = 20
 
 
-class _Pair:
-    """A connected server and client peer; the client echoes what it gets."""
+class _Server:
+    """A server peer that counts what opens and waits for what comes back."""
 
     def __init__(self, *, audio: bool) -> None:
         self._waiting: asyncio.Future[None] | None = None
         self._opened = 0
-        self._all_open = asyncio.Event()
-        self.server = ServerPeer(audio=audio, on_event=self._at_server)
-        self.client = ClientPeer(audio=audio, on_event=self._at_client)
+        self._open = asyncio.Event()
+        self.peer = ServerPeer(audio=audio, on_event=self._on_event)
 
-    async def connect(self) -> None:
-        await self.server.answer(await self.client.answer_to(await self.server.offer()))
+    async def opened(self) -> None:
         async with asyncio.timeout(10):
-            await self._all_open.wait()
+            await self._open.wait()
 
     async def round_trip(self) -> None:
         self._waiting = asyncio.get_running_loop().create_future()
-        self.server.send_control(_MESSAGE)
+        self.peer.send_control(_MESSAGE)
         await self._waiting
 
-    async def close(self) -> None:
-        await self.server.close()
-        await self.client.close()
-
-    def _at_server(self, event: PeerEvent) -> None:
-        self._count_open(event)
-        if isinstance(event, ControlReceived) and self._waiting is not None:
-            self._waiting.set_result(None)
-
-    def _at_client(self, event: PeerEvent) -> None:
-        self._count_open(event)
-        if isinstance(event, ControlReceived) and isinstance(event.data, str):
-            self.client.send_control(event.data)
-
-    def _count_open(self, event: PeerEvent) -> None:
+    def _on_event(self, event: PeerEvent) -> None:
         if isinstance(event, ControlOpened | SyncOpened):
             self._opened += 1
-            if self._opened == 4:
-                self._all_open.set()
+            if self._opened == 2:
+                self._open.set()
+        elif isinstance(event, ControlReceived) and self._waiting is not None:
+            self._waiting.set_result(None)
+
+
+class _Echo:
+    """A client peer that sends back what it gets."""
+
+    def __init__(self, *, audio: bool) -> None:
+        self.closed = asyncio.Event()
+        self.peer = ClientPeer(audio=audio, on_event=self._on_event)
+
+    def _on_event(self, event: PeerEvent) -> None:
+        if isinstance(event, ControlReceived) and isinstance(event.data, str):
+            self.peer.send_control(event.data)
+        elif isinstance(event, ControlClosed):
+            self.closed.set()
 
 
 async def measure_round_trip(n: int) -> list[float]:
-    """`n` round trips on voice-control of one connection, one after the other; milliseconds each."""
-    pair = _Pair(audio=False)
+    """`n` round trips on voice-control, one by one, to a client in another process; milliseconds each."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, "--echo", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    server = _Server(audio=False)
     try:
-        await pair.connect()
+        child.stdin.write(json.dumps(await server.peer.offer()).encode() + b"\n")
+        await server.peer.answer(json.loads(await child.stdout.readline()))
+        await server.opened()
         for _ in range(_WARM_UP):
-            await pair.round_trip()
+            await server.round_trip()
         taken = []
         for _ in range(n):
             began = time.perf_counter()
-            await pair.round_trip()
+            await server.round_trip()
             taken.append((time.perf_counter() - began) * 1000)
         return taken
     finally:
-        await pair.close()
+        await server.peer.close()
+        child.stdin.close()
+        await child.wait()
+
+
+async def _echo() -> None:
+    """The client's process: an offer on standard input, the answer on standard output, then echoes."""
+    echo = _Echo(audio=False)
+    offer = json.loads(await asyncio.to_thread(sys.stdin.readline))
+    print(json.dumps(await echo.peer.answer_to(offer)), flush=True)
+    await echo.closed.wait()
+    await echo.peer.close()
 
 
 async def measure_set_up(n: int, *, audio: bool) -> list[float]:
@@ -85,12 +110,14 @@ async def measure_set_up(n: int, *, audio: bool) -> list[float]:
     taken = []
     for _ in range(n):
         began = time.perf_counter()
-        pair = _Pair(audio=audio)
+        server, client = _Server(audio=audio), _Echo(audio=audio)
         try:
-            await pair.connect()
+            await server.peer.answer(await client.peer.answer_to(await server.peer.offer()))
+            await server.opened()
             taken.append((time.perf_counter() - began) * 1000)
         finally:
-            await pair.close()
+            await server.peer.close()
+            await client.peer.close()
     return taken
 
 
@@ -117,7 +144,11 @@ if __name__ == "__main__":
     )
     parser.add_argument("--count", type=int, default=1000, help="how many round trips")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--echo", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.echo:
+        asyncio.run(_echo())
+        sys.exit()
     figures = asyncio.run(_main(arguments.count))
     if arguments.json:
         print(json.dumps(figures))
