@@ -1,0 +1,81 @@
+"""Giving up for good what a process could do beyond an ordinary one, and whose it is.
+
+Each function is one step; `confinement` knows their order.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import struct
+
+from voicethere.adapters.sandbox import kernel
+
+_CAPABILITY_VERSION_3 = 0x20080522
+_MOST_CAPABILITIES = 64
+_FIRST_REAL_UID = 0x70000000
+
+
+def forbid_new_privileges() -> None:
+    """No program or filter can raise this process's privileges any more."""
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def drop_capabilities() -> None:
+    """Empty all five capability sets.
+
+    Raises:
+        OSError: the kernel refused to.
+    """
+    for capability in range(_MOST_CAPABILITIES):
+        try:
+            kernel.prctl(kernel.PR_CAPBSET_DROP, capability)
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # past the last one that this kernel knows
+                break
+            if error.errno == errno.EPERM:  # an ordinary user: nothing to gain, no-new-privileges holds
+                break
+            raise
+    try:
+        kernel.prctl(kernel.PR_CAP_AMBIENT, kernel.PR_CAP_AMBIENT_CLEAR_ALL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    nothing = bytes(24)
+    kernel.syscall("capset", ctypes.create_string_buffer(header, 8), ctypes.create_string_buffer(nothing, 24))
+
+
+def forbid_inspection() -> None:
+    """No core dump, and no other process of the same user may look into this one."""
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+
+
+def die_with(parent: int) -> None:
+    """Be killed when `parent` ends. Must come after every change of identity, which clears it.
+
+    Raises:
+        OSError: the parent has ended already.
+    """
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise OSError(errno.ESRCH, "the parent process has ended")
+
+
+def count_threads_alone() -> None:
+    """Make RLIMIT_NPROC count this process's threads only, not everything that its user runs.
+
+    The kernel counts per real user and user namespace, and exempts root. So root takes a real uid that
+    nobody else has; its effective uid stays, and with it access to an interpreter below a 0700 home. (A
+    side effect: `os.access`, which asks for the real uid, says no.) An ordinary user takes a user namespace.
+
+    Raises:
+        OSError: neither is allowed here.
+    """
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresuid(_FIRST_REAL_UID + os.getpid(), 0, 0)
+    else:
+        kernel.unshare(kernel.CLONE_NEWUSER)
