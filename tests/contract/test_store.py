@@ -309,6 +309,21 @@ async def test_a_failed_deployment_leaves_the_last_one_in_place(store: Store, pr
         await store.finish_deployment("nope", status=DeploymentStatus.FAILED, error=None, agent=None)
 
 
+async def test_an_undeploy_is_a_job_too(store: Store, org: str, project: Project, clock: ManualClock) -> None:
+    assert await store.undeploy_as_job(project.id) is None
+    agent = DeployedAgent(
+        project_id=project.id, build_id="b1", bundle_checksum=HASH, mode=Mode.DATA, settings=SessionSettings()
+    )
+    deployment = await store.create_deployment(project_id=project.id, build_id="b1", mode=DeployMode.DRAIN)
+    await store.finish_deployment(deployment.id, status=DeploymentStatus.COMPLETED, error=None, agent=agent)
+    job = await store.undeploy_as_job(project.id)
+    assert job is not None
+    assert (job.status, job.build_id) == (DeploymentStatus.COMPLETED, None)
+    assert job.completed_at == clock.wire_time()
+    assert await store.get_deployment(job.id, org_id=org) == job
+    assert await store.deployed_agent(project.id) is None
+
+
 # ------------------------------------------------------------------ sessions
 
 
@@ -366,6 +381,27 @@ async def test_an_idempotency_key_gives_the_same_session_within_its_project(
         await create("another", project.id, "new key")
     with pytest.raises(LookupError, match="no project"):
         await create("s9", "nope", None)
+
+
+async def test_a_repeated_request_is_found_before_anything_is_made(store: Store, project: Project) -> None:
+    assert await store.find_repeated_session(project.id, "k") is None
+    made = await store.create_session(
+        session_id="s", project_id=project.id, build_id=None, customer_context=None, idempotency_key="k"
+    )
+    assert await store.find_repeated_session(project.id, "k") == made
+    assert await store.find_repeated_session("another", "k") is None
+
+
+async def test_sessions_without_an_end_are_found_oldest_first(
+    store: Store, project: Project, session: str
+) -> None:
+    for name in ("b", "a"):
+        await store.create_session(
+            session_id=name, project_id=project.id, build_id=None, customer_context=None, idempotency_key=None
+        )
+    await store.update_session("a", status=ProvisioningStatus.FAILED)
+    await store.commit_batch([ended("b", project.id)], [])
+    assert [record.id for record in await store.unfinished_sessions()] == [session, "a"]
 
 
 async def test_sessions_are_listed_newest_first_within_a_window(

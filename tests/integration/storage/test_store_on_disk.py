@@ -101,6 +101,10 @@ async def test_two_stores_on_one_file_see_each_other(url: str) -> None:
             "SELECT * FROM sessions WHERE project_id = 'p' ORDER BY created_at_ms DESC, number DESC LIMIT 20",
             "ix_sessions_project_newest",
         ),
+        (
+            "SELECT * FROM sessions WHERE ended_at_ms IS NULL ORDER BY number",
+            "ix_sessions_unfinished",
+        ),
     ],
 )
 async def test_pages_are_read_from_an_index_without_sorting(

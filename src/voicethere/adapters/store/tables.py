@@ -177,6 +177,13 @@ Index(
     sessions.c.created_at_ms.desc(),
     sessions.c.number.desc(),
 )
+# Small however many sessions there were: what a session service that starts looks through.
+Index(
+    "ix_sessions_unfinished",
+    sessions.c.number,
+    sqlite_where=sessions.c.ended_at_ms.is_(None),
+    postgresql_where=sessions.c.ended_at_ms.is_(None),
+)
 
 session_errors = Table(
     "session_errors",

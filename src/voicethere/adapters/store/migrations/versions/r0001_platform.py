@@ -181,6 +181,14 @@ def _create_sessions_and_errors() -> None:
         _belongs("sessions", "project_id", "projects"),
     )
     _index("sessions", ["project_id", "created_at_ms DESC", "number DESC"], "ix_sessions_project_newest")
+    unfinished = sa.text("ended_at_ms IS NULL")
+    op.create_index(
+        "ix_sessions_unfinished",
+        "sessions",
+        ["number"],
+        sqlite_where=unfinished,
+        postgresql_where=unfinished,
+    )
     op.create_table(
         "session_errors",
         _text("id"),
