@@ -40,6 +40,7 @@ from voicethere.adapters.rtc.peer import MessageTooLarge, PeerSetupError
 from voicethere.client.audio import Microphone, PcmSink
 from voicethere.client.callbacks import Callback, CallbackLane
 from voicethere.client.customer_context import checked_context
+from voicethere.client.ending import ConnectError, Ending, SessionEnd
 from voicethere.client.interpret import (
     ApplicationMessage,
     ErrorReported,
@@ -91,22 +92,6 @@ class SessionState(enum.StrEnum):
     CONNECTING = "connecting"
     CONNECTED = "connected"
     ENDED = "ended"
-
-
-class SessionEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """How a session ended. `reason` is the runner's end reason, or the code of the error that ended it."""
-
-    reason: str
-    error: SessionErrorEnvelope | None = None
-
-
-class ConnectError(Exception):
-    """The session ended before it was connected. `error` is what `on_session_error` was told."""
-
-    def __init__(self, end: SessionEnd) -> None:
-        super().__init__(end.error.message if end.error is not None else f"the session ended: {end.reason}")
-        self.end = end
-        self.error = end.error
 
 
 class BinaryMessage(msgspec.Struct, frozen=True):
@@ -166,9 +151,7 @@ class Session:
         self._sync_open = False
         self._audio_in = False
         self._held: deque[str] = deque(maxlen=_MAX_HELD_MESSAGES)
-        self._explanation: SessionErrorEnvelope | None = None
-        self._close_said: SessionClosed | None = None
-        self._explained = asyncio.Event()
+        self._ending = Ending()
         self._tasks: set[asyncio.Task[None]] = set()
         self._releasing: asyncio.Task[None] | None = None
         self._losing = False
@@ -267,17 +250,20 @@ class Session:
         """End the session: tell the runner, then close everything. Harmless when it is over."""
         for lane in self._lanes:
             lane.spare(asyncio.current_task())
-        if self._state is not SessionState.ENDED and self._close_said is None:
-            # From here on a lost connection is what we asked for.
-            self._close_said = SessionClosed(EndReason.CLIENT_CLOSE_SIGNAL.value, None)
-            self._explained.set()
-            if self._peer is not None and self._control_open:
-                farewell = SessionClose(
-                    reason=UNSET if reason is None else reason,
-                    customer_context=UNSET if self._context is None else self._context,
-                )
-                if self._peer.send_control(encode_text(farewell), urgent=True):
-                    await self._peer.flush(_FLUSH_SECONDS)
+        # From here on a lost connection is what we asked for.
+        first_word = self._ending.heard_close(SessionClosed(EndReason.CLIENT_CLOSE_SIGNAL.value, None))
+        if (
+            self._state is not SessionState.ENDED
+            and first_word
+            and self._control_open
+            and self._peer is not None
+        ):
+            farewell = SessionClose(
+                reason=UNSET if reason is None else reason,
+                customer_context=UNSET if self._context is None else self._context,
+            )
+            if self._peer.send_control(encode_text(farewell), urgent=True):
+                await self._peer.flush(_FLUSH_SECONDS)
         self._finish_as_explained()
         await self._released()
 
@@ -310,16 +296,15 @@ class Session:
                 case SessionErrorSignaled(envelope=envelope):
                     self._report(envelope)
                 case RunnerGone():
-                    if self._explanation is not None:
-                        # The runner died and the gateway has said so: nobody else will close the peer.
-                        self._finish(SessionEnd(reason=self._explanation.code, error=self._explanation))
+                    # Once its death is explained, nobody else will close the peer.
+                    self._finish_as_explained()
                 case SignalingProblem(problem=problem):
                     self._problem(problem)
         self._on_socket_lost()
 
     def _on_socket_lost(self) -> None:
-        self._explained.set()  # nothing can explain a loss any more
-        if self._state is SessionState.CONNECTING:
+        self._ending.settled.set()
+        if self._state is SessionState.CONNECTING and (self._peer is None or self._ending.begun):
             self._finish_with(
                 SessionErrorCode.WEBRTC_CONNECTION_FAILED,
                 "The signaling socket closed before the session was connected.",
@@ -328,7 +313,7 @@ class Session:
             _log.info("session %s: the signaling socket is gone", self.session_id)
 
     async def _answer(self, sdp: str) -> None:
-        if self._state is SessionState.ENDED or self._explanation is not None or self._close_said is not None:
+        if self._state is SessionState.ENDED or self._ending.begun:
             return
         previous = self._peer
         try:
@@ -446,22 +431,14 @@ class Session:
     # -------------------------------------------------------------- errors and the end
 
     def _report(self, envelope: SessionErrorEnvelope) -> None:
-        """Tell the application. After the error that ends the session there is no other."""
-        if self._explanation is not None or self._state is SessionState.ENDED:
-            return
-        if not envelope.recoverable:
-            self._explanation = envelope
-            self._explained.set()
-        self._errors.call(envelope)
+        if self._state is not SessionState.ENDED and self._ending.heard_error(envelope):
+            self._errors.call(envelope)
 
     def _on_close_said(self, said: SessionClosed) -> None:
-        if self._close_said is not None:
-            return
-        self._close_said = said
-        if said.error is not None:
+        if said.error is not None and not self._ending.begun:
             self._report(said.error)
-        self._explained.set()
-        self._spawn(self._end_soon(), "close-grace")
+        if self._ending.heard_close(said):
+            self._spawn(self._end_soon(), "close-grace")
 
     async def _end_soon(self) -> None:
         """The runner closes the peer after `session_close`; if it does not, we do."""
@@ -469,7 +446,7 @@ class Session:
         self._finish_as_explained()
 
     def _lost(self, code: SessionErrorCode) -> None:
-        if self._explained.is_set():
+        if self._ending.settled.is_set():
             self._finish_lost(code)
         elif not self._losing:
             self._losing = True
@@ -479,28 +456,25 @@ class Session:
         # The runner may have died: then the gateway says so within a moment.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_EXPLANATION_GRACE_SECONDS):
-                await self._explained.wait()
+                await self._ending.settled.wait()
         self._finish_lost(code)
 
     def _finish_lost(self, code: SessionErrorCode) -> None:
-        if self._close_said is not None or self._explanation is not None:
+        if self._ending.begun:
             self._finish_as_explained()
         else:
             self._finish_with(code, "")
 
     def _finish_as_explained(self) -> None:
-        if self._close_said is not None:
-            self._finish(SessionEnd(reason=self._close_said.reason, error=self._explanation))
-        elif self._explanation is not None:
-            self._finish(SessionEnd(reason=self._explanation.code, error=self._explanation))
+        end = self._ending.outcome()
+        if end is not None:
+            self._finish(end)
 
     def _finish_with(self, code: SessionErrorCode, detail: str) -> None:
-        """End with an error that the client found out by itself."""
-        if self._state is SessionState.ENDED:
-            return
+        """End with an error that the client found out by itself, unless the end is explained already."""
         error = local_error(code, self.session_id, detail=detail)
         self._report(error)
-        self._finish(SessionEnd(reason=error.code, error=self._explanation or error))
+        self._finish(self._ending.outcome() or SessionEnd(reason=error.code, error=error))
 
     def _finish(self, end: SessionEnd) -> None:
         if self._state is SessionState.ENDED:
