@@ -16,6 +16,7 @@ from voicethere.testing.queue import sample_error
 from voicethere.wire.http import HttpErrorCode
 from voicethere.wire.queue import ErrorItem
 
+METHODS = ("get", "post", "put", "patch", "delete")
 DEFAULT_SETTINGS = {
     "error_message": "Sorry, something went wrong.",
     "idle_timeout_enabled": True,
@@ -346,7 +347,7 @@ async def test_every_route_is_documented_with_its_errors(platform: Any) -> None:
     ):
         assert path in paths
     for path, item in paths.items():
-        for method in ("get", "post", "put", "patch", "delete"):
+        for method in METHODS:
             if method not in item:
                 continue
             answers = item[method]["responses"]
@@ -355,6 +356,11 @@ async def test_every_route_is_documented_with_its_errors(platform: Any) -> None:
             for status in errors:
                 schema = answers[status]["content"]["application/json"]["schema"]
                 assert schema["$ref"].endswith("HttpErrorBody"), (path, method, status)
+    operations = [
+        item[method]["operationId"] for item in paths.values() for method in item if method in METHODS
+    ]
+    assert len(set(operations)) == len(operations)
+    assert {"listProjects", "projectErrors", "deploy"} <= set(operations)
     upload = paths["/api/v1/projects/{project_id}/builds"]["post"]["requestBody"]["content"]
     assert list(upload) == ["multipart/form-data"]
 

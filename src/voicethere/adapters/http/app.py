@@ -58,6 +58,7 @@ def build_app(
         render_plugins=[DocsPage()],
         openapi_router=docs_router(),
         use_handler_docstrings=True,
+        operation_id_creator=_operation_id,
     )
     app = Litestar(
         route_handlers=[*routers, openapi_document],
@@ -79,6 +80,12 @@ def build_app(
         handler = Cors(handler, cors)
     app.asgi_handler = RequestIds(handler)
     return app
+
+
+def _operation_id(handler: HTTPRouteHandler, _method: Any, _path: Any) -> str:
+    """The handler's name in camel case: what generated clients call the operation."""
+    first, *rest = handler.handler_name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 async def _protect(message: Message, _: Scope) -> None:
