@@ -19,8 +19,12 @@ async def eventually(what: str, ask: Callable[[], Awaitable[T]], good: Callable[
         wait=tenacity.wait_fixed(0.02),
         stop=tenacity.stop_after_delay(PATIENCE),
     )
+
+    async def once() -> T:
+        return await ask()
+
     try:
-        return await asking(ask)
+        return await asking(once)
     except tenacity.RetryError as error:
         pytest.fail(f"{what} did not come true; last: {error.last_attempt.result()}")
 

@@ -162,7 +162,7 @@ class Platform:
         stack.push_async_callback(self._stop_runner)
         self._runner = self._start_runner()
         await self._role(stack, "runner's keeper", self._keep_runner())
-        await service.wait_for_runner(30.0)
+        await service.ready()
         return Serving(
             base_url=base_url,
             api_key=api_key,

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import structlog
 
 from voicethere.cli.layout import DataLayout
 from voicethere.cli.logs import configure_logs
@@ -77,8 +78,9 @@ async def _run(
     from voicethere.adapters.queue import EmbeddedErrorQueue
     from voicethere.adapters.relay.embedded import EmbeddedRunnerLink
     from voicethere.adapters.sandbox import ZygoteSandbox
-    from voicethere.adapters.speech import OfflineSpeech
+    from voicethere.adapters.speech.suite import OfflineSpeech
     from voicethere.core.clock import SystemClock
+    from voicethere.core.ports import SpeechProviderError
     from voicethere.roles.runner.runner import Runner
     from voicethere.roles.runner.settings import RunnerSettings
     from voicethere.roles.runner.unpacked import UnpackedBundles
@@ -93,7 +95,11 @@ async def _run(
         await sandbox.open()
         speech = OfflineSpeech()
         stack.push_async_callback(speech.aclose)
-        await speech.open()
+        try:
+            await speech.open()
+        except SpeechProviderError as error:
+            # Sessions without audio need none of it; those with audio will hear of it when it is needed.
+            structlog.get_logger(__name__).error("speech_not_ready", problem=str(error))
         queue = EmbeddedErrorQueue(layout.queue)
         stack.push_async_callback(queue.aclose)
         hosted: list[Runner] = []

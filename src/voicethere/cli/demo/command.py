@@ -71,7 +71,7 @@ def demo(as_json: bool, svg: Path | None, seed: int | None) -> None:
 
 
 async def _run(console: Console, phrase: str) -> DemoResult:
-    from voicethere.adapters.speech import EspeakSynthesizer
+    from voicethere.adapters.speech.espeak import EspeakSynthesizer
 
     results: list[ScenarioResult] = []
     problems: list[str] = []

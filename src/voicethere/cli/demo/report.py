@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
@@ -32,38 +32,33 @@ def show(console: Console, results: Sequence[ScenarioResult]) -> None:
 
 
 def _table(results: Sequence[ScenarioResult]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="What happened", title_justify="left", title_style="bold")
-    for column in (
-        "scenario",
-        "mode",
-        "client got",
-        "heard",
-        "stored",
-        "fault → client",
-        "→ audible",
-        "→ stored",
-    ):
-        table.add_column(column, justify="right" if "→" in column else "left", no_wrap=True)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title="What happened, and how many milliseconds after the fault it was …",
+        title_justify="left",
+        title_style="bold",
+        padding=(0, 1),
+    )
+    for column in ("scenario", "mode", "the client got"):
+        table.add_column(column, no_wrap=True)
+    for column in ("told", "audible", "stored"):
+        table.add_column(column, justify="right", no_wrap=True)
     for result in results:
         timings = result.timings_ms if isinstance(result.timings_ms, Timings) else None
-        audible = timings is not None and timings.fault_to_audio is not UNSET
+        codes = ", ".join(event.code for event in result.client_events)
         table.add_row(
             result.name,
             result.mode,
-            ", ".join(event.code for event in result.client_events) or "no error",
-            _heard(result),
-            f"{len(result.stored)} row" if result.stored else "–",
-            f"{timings.fault_to_client:.1f} ms" if timings else "–",
-            f"{timings.fault_to_audio:.0f} ms" if timings is not None and audible else "–",
-            f"{timings.fault_to_stored:.0f} ms" if timings else "–",
+            codes or "an answer, no error",
+            _ms(timings.fault_to_client if timings else UNSET),
+            _ms(timings.fault_to_audio if timings else UNSET),
+            _ms(timings.fault_to_stored if timings else UNSET),
         )
     return table
 
 
-def _heard(result: ScenarioResult) -> str:
-    if result.crash_speech is not UNSET:
-        return f"crash message, {result.crash_speech.seconds:.1f} s"
-    return "the answer" if result.answer is not UNSET else "–"
+def _ms(value: float | UnsetType) -> str:
+    return "–" if value is UNSET else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def _panel(result: ScenarioResult) -> Panel:

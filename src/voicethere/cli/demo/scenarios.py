@@ -411,8 +411,12 @@ async def _asked_until(what: str, ask: Callable[[], Awaitable[T]], good: Callabl
         wait=tenacity.wait_fixed(0.005),
         stop=tenacity.stop_after_delay(STEP_SECONDS),
     )
+
+    async def once() -> T:
+        return await ask()
+
     try:
-        return await asking(ask)
+        return await asking(once)
     except tenacity.RetryError:
         raise DemoFailed(f"{what} did not appear within {STEP_SECONDS:g} s") from None
 
