@@ -512,4 +512,14 @@ class Session:
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            # A mistake of ours must not be silence for the application.
+            _log.error("session %s: %s failed", self.session_id, task.get_name(), exc_info=failure)
+            self._finish_with(
+                SessionErrorCode.WEBRTC_CONNECTION_FAILED, "The client itself failed; see its log."
+            )

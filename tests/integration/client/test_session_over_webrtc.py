@@ -354,6 +354,18 @@ async def test_cancelling_while_connecting_leaves_nothing() -> None:
     assert errors == []
 
 
+async def test_a_mistake_of_the_clients_own_is_not_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(session: Session, sdp: str) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(Session, "_answer", broken)
+    errors: list[SessionErrorEnvelope] = []
+    async with ScriptedPlatform() as platform:
+        with pytest.raises(ConnectError, match="client itself failed"):
+            await connect_session(platform.credentials(), on_session_error=errors.append)
+    assert [error.code for error in errors] == ["WEBRTC_CONNECTION_FAILED"]
+
+
 async def test_a_context_that_is_too_large_is_refused_before_anything_is_sent() -> None:
     async with ScriptedPlatform() as platform:
         deep: dict[str, Any] = {}

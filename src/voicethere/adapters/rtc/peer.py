@@ -323,8 +323,12 @@ class Peer:
             self._audio_pump = asyncio.create_task(self._pump_audio(track), name="rtc-audio-pump")
 
     async def _pump_audio(self, track: MediaStreamTrack) -> None:
-        async for pcm in pcm_frames(track, self._inbound_sample_rate, on_problem=self._audio_problem):
-            self._emit(AudioReceived(pcm))
+        try:
+            async for pcm in pcm_frames(track, self._inbound_sample_rate, on_problem=self._audio_problem):
+                self._emit(AudioReceived(pcm))
+        except Exception as error:
+            _log.exception("inbound audio stopped")
+            self._audio_problem(f"inbound audio stopped: {error}")
 
     def _audio_problem(self, message: str) -> None:
         self.counts.audio_problems += 1
