@@ -203,7 +203,7 @@ def _prepare_process() -> None:
     sys.stdout = _line_buffered(1) or sys.stdout
     sys.stderr = _line_buffered(2) or sys.stderr
     try:
-        faulthandler.enable()
+        faulthandler.enable(all_threads=False)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the platform to handle
     except (OSError, ValueError, RuntimeError):
         pass  # no stderr, or not the main thread: neither is worth not starting for

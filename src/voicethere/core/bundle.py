@@ -221,7 +221,7 @@ def _check_kind(info: zipfile.ZipInfo, path: str) -> None:
         raise InvalidBundle(f"{_shown(path)} in the zip is encrypted: make the zip without a password")
     if info.compress_type not in _METHODS:
         raise InvalidBundle(
-            f"{_shown(path)} in the zip is compressed by method {info.compress_type}: use deflate, as is usual"
+            f"{_shown(path)} in the zip is compressed by method {info.compress_type}: use deflate"
         )
 
 

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from voicethere.adapters.sandbox import ZygoteSandbox
 from voicethere.core.clock import SystemClock
+from voicethere.core.ports import SandboxPort
 from voicethere.roles.runner.agent_child import AgentChild, AgentEvent, AgentSpec, AgentTimeouts
 from voicethere.roles.runner.agent_events import AgentError, ChildGone, LogLine
 from voicethere.testing.subprocess_sandbox import SubprocessSandbox
@@ -94,15 +96,29 @@ class RunningAgent:
 StartAgent = Callable[..., Awaitable[RunningAgent]]
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Everything runs in the real sandbox; modules that say `ON_BOTH_SANDBOXES` on the port's fake too."""
+    if "sandbox" in metafunc.fixturenames:
+        both = getattr(metafunc.module, "ON_BOTH_SANDBOXES", False)
+        metafunc.parametrize("sandbox", ["confined", "plain"] if both else ["confined"], indirect=True)
+
+
 @pytest.fixture
-async def sandbox() -> AsyncIterator[SubprocessSandbox]:
-    sandbox = SubprocessSandbox()
+async def sandbox(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[SandboxPort]:
+    sandbox: SandboxPort
+    if request.param == "plain":
+        sandbox = SubprocessSandbox()
+    else:
+        scratch = tmp_path_factory.mktemp("scratch")
+        sandbox = ZygoteSandbox(preload=["voicethere.agent.child"], scratch_root=scratch)
     yield sandbox
     await sandbox.aclose()
 
 
 @pytest.fixture
-async def start_agent(sandbox: SubprocessSandbox, tmp_path: Path) -> AsyncIterator[StartAgent]:
+async def start_agent(sandbox: SandboxPort, tmp_path: Path) -> AsyncIterator[StartAgent]:
     """`await start_agent(source, files=..., timeouts=..., env=..., loaded=True)` gives a RunningAgent."""
     started: list[RunningAgent] = []
 

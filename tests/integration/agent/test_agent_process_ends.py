@@ -70,7 +70,9 @@ async def test_a_crash_of_the_interpreter_is_a_signal_with_its_trace_in_the_log(
     agent.data("ctypes.string_at(0)")
     crash = await crash_of(agent)
     assert (crash.kind, crash.signal) == (CrashKind.SIGNAL, signal.SIGSEGV)
-    assert any("Segmentation fault" in line for line in crash.last_log_lines)
+    assert "Fatal Python error: Segmentation fault" in agent.lines()
+    assert any('agent.py", line 6 in message' in line for line in agent.lines())
+    assert len(crash.last_log_lines) <= 20
 
 
 @pytest.mark.parametrize(

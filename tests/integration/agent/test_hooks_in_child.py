@@ -6,6 +6,8 @@ import json
 
 from voicethere.wire import ipc
 
+ON_BOTH_SANDBOXES = True
+
 ECHO = """
     from voicethere.agent import define_agent, speak
 

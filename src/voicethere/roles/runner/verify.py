@@ -73,7 +73,7 @@ class SandboxBundleVerifier:
         folder = Path(tempfile.mkdtemp(prefix="verify-", dir=self._scratch_dir))
         try:
             unpack(bundle, folder)
-            folder.chmod(0o755)  # noqa: S103 - a child under another uid reads it
+            folder.chmod(0o755)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
