@@ -173,7 +173,8 @@ def _json_name(value: Any) -> str:
 def truncate_context(value: Any, bounds: Bounds = DEFAULT_BOUNDS) -> dict[str, Any]:
     """What of `value` fits a `customer_context`; what was left out is marked where it was.
 
-    For those that must keep something; `value` is JSON data (`Redactor.value` cuts its cycles). What is not an object comes back as `{"value": …}`.
+    For those that must keep something. `value` is JSON data (`Redactor.value` cuts its cycles); what is
+    not an object comes back as `{"value": …}`.
     """
     wrapped = value if isinstance(value, dict) else {"value": value}
     return fit_object(wrapped, max_bytes=bounds.context_bytes, max_depth=bounds.context_depth)

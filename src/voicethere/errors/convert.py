@@ -82,26 +82,44 @@ def make_record(
         >>> record.message
         'RuntimeError: the voice is gone'
     """
-    redactor = redactor if redactor is not None else default_redactor()
     info = CATALOG[code]
-    account = _account_of(cause)
-    message = _message(account.message, redactor, bounds)
-    said = (error_message or "").strip() if code in _SAYS_ERROR_MESSAGE else ""
-    return ErrorRecord(
-        id=_id(error_id),
-        session_id=_id(session_id),
-        project_id=_id(project_id),
-        build_id=_id(build_id) if build_id is not None else None,
-        source=source or info.source or ErrorSource.RUNNER,
-        code=info.code,
-        message=message or info.when,
-        client_message=_message(said, redactor, bounds) if said else info.message,
-        stack=_stack(account, redactor, bounds),
-        recoverable=info.recoverable if recoverable is None else recoverable,
-        customer_context=_context(customer_context, redactor, bounds),
-        occurred_at=_wire_time(occurred_at),
-        details=_details(account, details, redactor, bounds),
-    )
+    source = source or info.source or ErrorSource.RUNNER
+    recoverable = info.recoverable if recoverable is None else recoverable
+    try:
+        redactor = redactor if redactor is not None else default_redactor()
+        account = _account_of(cause)
+        said = (error_message or "").strip() if code in _SAYS_ERROR_MESSAGE else ""
+        return ErrorRecord(
+            id=_id(error_id),
+            session_id=_id(session_id),
+            project_id=_id(project_id),
+            build_id=_id(build_id) if build_id is not None else None,
+            source=source,
+            code=info.code,
+            message=_message(account.message or info.when, redactor, bounds),
+            client_message=_message(said or info.message, redactor, bounds),
+            stack=_stack(account, redactor, bounds),
+            recoverable=recoverable,
+            customer_context=_context(customer_context, redactor, bounds),
+            occurred_at=_wire_time(occurred_at),
+            details=_details(account, details, redactor, bounds),
+        )
+    except Exception as problem:  # no room left on the stack or in memory: say the little that needs neither
+        return ErrorRecord(
+            id=error_id,
+            session_id=session_id,
+            project_id=project_id,
+            build_id=build_id,
+            source=source,
+            code=info.code,
+            message=f"an error that could not be described ({type(problem).__name__} while describing it)",
+            client_message=info.message,
+            stack=None,
+            recoverable=recoverable,
+            customer_context=None,
+            occurred_at=_wire_time(occurred_at),
+            details={},
+        )
 
 
 @functools.cache
@@ -230,17 +248,19 @@ def _context(context: Any, redactor: Redactor, bounds: Bounds) -> dict[str, Any]
 def _details(
     account: _Account, more: Mapping[str, Any] | None, redactor: Redactor, bounds: Bounds
 ) -> dict[str, Any]:
-    redacted: dict[str, Any] = redactor.value(account.details)
+    redacted = _object(redactor.value(account.details))
     if account.log_lines:
         redacted["last_log_lines"] = _log_lines(account.log_lines, redactor, bounds)
-    extra = redactor.value(more) if more is not None else {}
-    if not isinstance(extra, dict):
-        extra = {"details": extra}
+    extra = _object(redactor.value(more)) if more is not None else {}
     return fit_object(
         redacted | {key: item for key, item in extra.items() if key not in redacted},
         max_bytes=bounds.details_bytes,
         max_depth=bounds.details_depth,
     )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {"details": value}
 
 
 def _log_lines(lines: Sequence[str], redactor: Redactor, bounds: Bounds) -> list[str]:

@@ -100,8 +100,8 @@ class Redactor:
         # Each end is redacted with a margin beyond the cut, which is then dropped: whatever lies across
         # the cut was seen whole, and is hidden as a whole.
         head, tail = text[: keep + MARGIN_CHARS], text[-(keep + MARGIN_CHARS) :]
-        start = MARGIN_CHARS
-        if not tail[start - 1].isspace():
+        start = len(tail) - keep
+        if len(tail) < len(text) and not tail[start - 1].isspace():
             # A word that has no end within the margin may be one long secret: leave all of it out.
             start = next((at for at in range(start, len(tail)) if tail[at].isspace()), len(tail))
         beginning = _without(head, self._spans(head), 0, keep)
@@ -253,13 +253,15 @@ class _Walk:
                 harmless = is_harmless(item.strip(), level)
             else:
                 harmless = level is Sensitivity.COUNT
-            return self.visit(item, depth + 1) if harmless else REDACTED
-        if level is Sensitivity.COUNT and isinstance(item, Mapping):
+            shown = self.visit(item, depth + 1) if harmless else REDACTED
+            return REDACTED if isinstance(shown, str) and not isinstance(item, str) else shown
+        if level is Sensitivity.COUNT and isinstance(item, Mapping) and len(item) <= 64:
             # Such as "tokens": {"input": 12, "output": 40}: numbers stay, and nothing else.
-            self._nodes -= 1
-            if depth < MAX_DEPTH and id(item) not in self._path and len(item) <= 64:
-                numbers = all(isinstance(v, (int, float)) or v is None for v in item.values())
-                return self.visit(item, depth + 1) if numbers else REDACTED
+            numbers = self.visit(item, depth + 1)
+            if isinstance(numbers, dict) and not any(
+                isinstance(v, (str, dict, list)) for v in numbers.values()
+            ):
+                return numbers
         return REDACTED
 
     def _items(self, items: Iterable[Any], depth: int) -> Any:

@@ -18,26 +18,29 @@ Span = tuple[int, int]
 
 # ------------------------------------------------------------------ keys of known shapes
 
-_SHAPES = r"""(?<![A-Za-z0-9])(?:
+# The first few are found in the middle of a word too: nothing else is written like that.
+_SHAPES = r"""(?:
     vth[uc]?_[A-Za-z0-9_\-]{8,}                          # our own
-  | sk-[A-Za-z0-9_\-]{12,}                               # OpenAI, Anthropic and others
-  | [rsp]k_(?:live|test)_[A-Za-z0-9]{6,}                 # Stripe
-  | whsec_[A-Za-z0-9+/=]{8,}
   | gh[pousr]_[A-Za-z0-9]{6,}                            # GitHub
   | github_pat_[A-Za-z0-9_]{6,}
   | glpat-[A-Za-z0-9_\-]{8,}                             # GitLab
   | xox[a-z]-[A-Za-z0-9\-]{6,}                           # Slack
-  | xapp-[A-Za-z0-9\-]{8,}
-  | (?:AKIA|ASIA|ABIA|ACCA|AIDA|AROA)[A-Z0-9]{8,}        # AWS
   | AIza[A-Za-z0-9_\-]{10,}                              # Google
-  | ya29\.[A-Za-z0-9_.\-]{10,}
-  | GOCSPX-[A-Za-z0-9_\-]{8,}
-  | SG\.[A-Za-z0-9_.\-]{16,}                             # SendGrid
-  | npm_[A-Za-z0-9]{16,}
-  | pypi-[A-Za-z0-9_\-]{16,}
-  | hf_[A-Za-z0-9]{16,}
-  | dop_v1_[a-f0-9]{16,}
-  | eyJ[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*+){0,4}     # JSON Web Tokens, whole or cut
+  | (?<![A-Za-z0-9])(?:
+        sk-[A-Za-z0-9_\-]{12,}                           # OpenAI, Anthropic and others
+      | [rsp]k_(?:live|test)_[A-Za-z0-9]{6,}             # Stripe
+      | whsec_[A-Za-z0-9+/=]{8,}
+      | xapp-[A-Za-z0-9\-]{8,}
+      | (?:AKIA|ASIA|ABIA|ACCA|AIDA|AROA)[A-Z0-9]{8,}    # AWS
+      | ya29\.[A-Za-z0-9_.\-]{10,}
+      | GOCSPX-[A-Za-z0-9_\-]{8,}
+      | SG\.[A-Za-z0-9_.\-]{16,}                         # SendGrid
+      | npm_[A-Za-z0-9]{16,}
+      | pypi-[A-Za-z0-9_\-]{16,}
+      | hf_[A-Za-z0-9]{16,}
+      | dop_v1_[a-f0-9]{16,}
+      | eyJ[A-Za-z0-9_\-]{8,}(?:\.[A-Za-z0-9_\-]*+){0,4} # JSON Web Tokens, whole or cut
+    )
 )"""
 
 
@@ -122,7 +125,8 @@ def _pem_body() -> re.Pattern[str]:
     # the margins that logs add), long runs of base64, and one last piece that was cut short.
     newline = r"(?:\r?\n|\\{1,4}r\\{1,4}n|\\{1,4}n)"
     return re.compile(
-        rf"(?:{newline}[ \t>|]{{0,16}}(?:[A-Za-z0-9\-]{{1,32}}:[ ][^\n\\]{{0,256}}|[A-Za-z0-9+/=]*+)"
+        rf"(?:{newline}[ \t>|]{{0,16}}"
+        rf"(?:(?:Proc-Type|DEK-Info|Version|Comment|Hash):[^\n\\]{{0,256}}|[A-Za-z0-9+/=]*+)"
         rf"(?={newline}|[ \t\"'`\\]*(?:\Z|\n|[\"'`]))"
         rf"|[ ]{{0,2}}[A-Za-z0-9+/=]{{20,}}+(?:[ ][A-Za-z0-9+/=]++)?)*+"
     )
@@ -152,7 +156,10 @@ def pem_blocks(text: str) -> Iterator[Span]:
         else:
             window = text[max(done, match.start() - _LONGEST_ORPHAN) : match.start()]
             found = _pem_body_backwards().match(window[::-1])
-            yield match.start() - (found.end() if found else 0), match.end()
+            start = match.start() - (found.end() if found else 0)
+            while start < match.start() and text[start].isspace():
+                start += 1
+            yield start, match.end()
             done = match.end()
     if begin is not None:
         yield begin, _end_of_body(text, begin_end)
