@@ -147,7 +147,7 @@ class EmbeddedRelayHub:
                 # The old link of a runner that has a new one must not speak for it any more.
                 if self._links.get(runner_id) is not outbox:
                     return
-                await self._inbox.put((runner_id, wire.decode_to_service(frame)))
+                await self._inbox.put((runner_id, wire.decode_to_service(frame)), len(frame))
         finally:
             if self._links.get(runner_id) is outbox:
                 del self._links[runner_id]
@@ -261,7 +261,7 @@ class EmbeddedRunnerLink:
             await outbox.put(hello)
             self._outbox = outbox
             while (frame := await read_frame(reader)) is not None:
-                await self._inbox.put(wire.decode_to_runner(frame))
+                await self._inbox.put(wire.decode_to_runner(frame), len(frame))
         except (FrameTooLarge, LinkClosed, msgspec.DecodeError, OSError) as error:
             _log.warning("relay_link_broken", problem=str(error))
         except Exception:

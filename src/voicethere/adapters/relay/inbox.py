@@ -3,50 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 INBOX_MESSAGES = 1024
+INBOX_BYTES = 16 * 1024 * 1024
 
 
 class Inbox(Generic[T]):
-    """Who puts waits for room: a reader that is slow slows its connection down, and loses nothing."""
+    """Who puts waits for room: a reader that is slow slows its connections down, and loses nothing."""
 
-    def __init__(self, most: int = INBOX_MESSAGES) -> None:
-        self._queue: asyncio.Queue[T] = asyncio.Queue(most)
-        self._closed = asyncio.Event()
+    def __init__(self, *, most_messages: int = INBOX_MESSAGES, most_bytes: int = INBOX_BYTES) -> None:
+        self._most_messages = most_messages
+        self._most_bytes = most_bytes
+        self._items: deque[tuple[T, int]] = deque()
+        self._bytes = 0
+        self._closed = False
+        self._arrived = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
 
     @property
     def closed(self) -> bool:
-        return self._closed.is_set()
+        return self._closed
 
-    async def put(self, item: T) -> None:
-        """Return once the item has a place."""
-        await self._queue.put(item)
+    async def put(self, item: T, size: int = 0) -> None:
+        """Return once the item, of `size` bytes, has a place. What comes after `close` is dropped."""
+        while not self._has_room.is_set():
+            await self._has_room.wait()
+        if self._closed:
+            return
+        self._items.append((item, size))
+        self._bytes += size
+        if len(self._items) >= self._most_messages or self._bytes >= self._most_bytes:
+            self._has_room.clear()
+        self._arrived.set()
 
     def close(self) -> None:
-        """End `items` once it has given out what is here."""
-        self._closed.set()
+        """End `items` once it has given out what is here; nobody waits for room any more."""
+        self._closed = True
+        self._arrived.set()
+        self._has_room.set()
 
     async def items(self) -> AsyncIterator[T]:
         """What was put, in order, until `close`."""
-        closing = asyncio.ensure_future(self._closed.wait())
-        try:
-            while True:
-                if self._queue.empty():
-                    getting = asyncio.ensure_future(self._queue.get())
-                    try:
-                        await asyncio.wait({getting, closing}, return_when=asyncio.FIRST_COMPLETED)
-                    finally:
-                        # Both may be done: what was got must not be lost to the close.
-                        if not getting.done():
-                            getting.cancel()
-                    if not getting.done():
-                        return
-                    yield getting.result()
-                else:
-                    yield self._queue.get_nowait()
-        finally:
-            closing.cancel()
+        while True:
+            while self._items:
+                item, size = self._items.popleft()
+                self._bytes -= size
+                if len(self._items) < self._most_messages and self._bytes < self._most_bytes:
+                    self._has_room.set()
+                yield item
+            if self._closed:
+                return
+            self._arrived.clear()
+            await self._arrived.wait()

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Request, Response, Router, get, post
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, JSONBody
 from msgspec import UNSET
 
 from voicethere.adapters.http.auth import BearerAuth, Principal
@@ -53,7 +54,7 @@ def sessions_router(service: SessionService, auth: BearerAuth) -> Router:
         },
     )
     async def start_session(
-        request: Request[Any, Any, Any], data: StartSession, principal: Principal
+        request: Request[Any, Any, Any], data: JSONBody[StartSession], principal: NamedDependency[Principal]
     ) -> Response[SessionQueued | Credentials]:
         """Starts to provision a session of a project, and answers at once with its id: poll that.
 
@@ -98,7 +99,7 @@ def sessions_router(service: SessionService, auth: BearerAuth) -> Router:
 
     @get("/{session_id:str}", operation_id="getSession", summary="Poll a session")
     async def get_session(
-        request: Request[Any, Any, Any], session_id: str, principal: Principal
+        request: Request[Any, Any, Any], session_id: FromPath[str], principal: NamedDependency[Principal]
     ) -> SessionState:
         """Where the session stands. While it waits for capacity, each poll keeps its place in the line."""
         record = await service.find_session(session_id)

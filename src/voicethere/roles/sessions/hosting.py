@@ -65,6 +65,7 @@ class Hosting:
         self._rooms = rooms
         self._runners = runners
         self._provisioner = provisioner
+        self._placement = provisioner.placement
         self._gateway = gateway
         self._tokens = tokens
         self._outcomes = outcomes
@@ -98,7 +99,7 @@ class Hosting:
                 self._hello(runner_id, message)
             case Heartbeat(active=active):
                 self._runners.heartbeat(runner_id, active)
-                self._provisioner.dispatch()
+                self._placement.dispatch()
             case SessionAccepted(session_id=session_id):
                 room = self._rooms.get(session_id)
                 if room is None or room.session.runner_id != runner_id:
@@ -106,7 +107,7 @@ class Hosting:
                         runner_id, self._provisioner.accepted(runner_id, session_id), session_id
                     )
             case SessionRefused(session_id=session_id, failure_code=code, message=words):
-                self._provisioner.refused(runner_id, session_id, code, words)
+                self._placement.refused(runner_id, session_id, code, words)
             case SignalToPeer(session_id=session_id, peer_id=peer_id, message=text):
                 room = self._room_of(runner_id, session_id)
                 if room is not None:
@@ -138,7 +139,7 @@ class Hosting:
         for room in self._rooms.of_runner(runner_id):
             if room.session.session_id not in listed and room.missing_since is None:
                 room.missing_since = now  # its end was said while the link was away, or the runner is new
-        self._provisioner.dispatch()
+        self._placement.dispatch()
 
     def _link_lost(self, runner_id: str) -> None:
         _log.warning("runner_link_lost", runner_id=runner_id)
@@ -147,7 +148,7 @@ class Hosting:
         for room in self._rooms.of_runner(runner_id):
             if room.missing_since is None:
                 room.missing_since = now
-        self._provisioner.runner_gone(runner_id)
+        self._placement.runner_gone(runner_id)
 
     def _room_of(self, runner_id: str, session_id: str) -> Room | None:
         room = self._rooms.get(session_id)
@@ -180,7 +181,7 @@ class Hosting:
         _log.info("session_over", session_id=session.session_id)
         self._gateway.close_room(room)
         self._runners.release(session.runner_id, session.session_id)
-        self._provisioner.session_lasted(self._clock.monotonic() - room.opened_at)
+        self._placement.session_lasted(self._clock.monotonic() - room.opened_at)
 
     # ------------------------------------------------------------------ what time does
 
@@ -242,4 +243,4 @@ class Hosting:
         record = await self._outcomes.runner_lost(room.session)
         self._gateway.close_room(room, error=record.envelope())
         self._runners.release(room.session.runner_id, room.session.session_id)
-        self._provisioner.session_lasted(self._clock.monotonic() - room.opened_at)
+        self._placement.session_lasted(self._clock.monotonic() - room.opened_at)

@@ -104,11 +104,16 @@ class Outcomes:
         )
 
     async def _redactor(self, project_id: str) -> Redactor:
+        secrets: set[str] = set()
         try:
-            secrets = await self._store.get_secrets(project_id)
+            secrets.update((await self._store.get_secrets(project_id)).values())
+            agent = await self._store.deployed_agent(project_id)
+            if agent is not None:
+                secrets.update(agent.secrets.values())  # those of the deploy may be older
         except StoreUnavailable:
-            secrets = {}  # an error that is redacted by shape only beats one that is never told
-        return Redactor(secrets=secrets.values())
+            # An error that is redacted by its shape only beats one that is never told.
+            _log.warning("redacting_without_secrets", project_id=project_id)
+        return Redactor(secrets=secrets)
 
     def _queue_soon(self, items: Sequence[QueueItem]) -> None:
         self._background.spawn(self._put(items), name="queue outcome")

@@ -1,7 +1,7 @@
-"""Takes sessions from `queued` to `ready` or `failed`: carries out what `core.provisioning` decides.
+"""Takes sessions from `queued` to `ready` or `failed`: carries out what is decided.
 
 Each job is one task that reads its news in order, so that what the database says of it goes one way only.
-Decisions are taken in one place (`dispatch`), oldest job first, whenever something has changed.
+The news come from `placement`, where all decisions are taken.
 """
 
 from __future__ import annotations
@@ -15,20 +15,11 @@ import tenacity
 
 from voicethere.adapters.store.store import SessionRecord, Store, StoreUnavailable
 from voicethere.core.ports import Clock, RelayHub, RunnerAway
-from voicethere.core.provisioning import (
-    Assign,
-    Fail,
-    Hold,
-    Place,
-    Wait,
-    WaitingLine,
-    decide,
-    estimate_wait_seconds,
-    mean_after,
-)
+from voicethere.core.provisioning import Assign, Fail, Wait
 from voicethere.roles.sessions.background import Background
 from voicethere.roles.sessions.jobs import Accepted, Job, Refused, RunnerWent, Stage, TimedOut
 from voicethere.roles.sessions.outcomes import Outcomes
+from voicethere.roles.sessions.placement import Placement
 from voicethere.roles.sessions.rooms import HostedSession, room_id_of
 from voicethere.roles.sessions.runners import LinkedRunners
 from voicethere.roles.sessions.settings import SessionServiceSettings
@@ -36,7 +27,6 @@ from voicethere.wire.relay import AssignSession, CancelSession, DeployedAgent
 from voicethere.wire.session_api import FailureCode, Mode, ProvisioningStatus
 
 _MOST_LOST_RUNNERS = 3
-_FIRST_GUESS_OF_A_SESSION = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -61,26 +51,15 @@ class Provisioner:
         self._clock = clock
         self._settings = settings
         self._runners = runners
+        self.placement = Placement(clock=clock, rules=settings.rules, runners=runners)
         self._outcomes = outcomes
         self._background = background
         self._opened = opened
-        self._jobs: dict[str, Job] = {}
-        self._line = WaitingLine(wait_seconds=settings.rules.wait_seconds)
         self._tickets = 0
-        self._mean_session_seconds = _FIRST_GUESS_OF_A_SESSION
-
-    # ------------------------------------------------------------------ for the session API
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a new session would not have to wait. True without any runner: one may be starting."""
-        if self._runners.runnerless_since is not None:
-            return True
-        return not len(self._line) and self._runners.has_room
 
     def submit(self, record: SessionRecord, *, wait_for_capacity: bool) -> None:
         """Start a job for this session; at most one at a time."""
-        if record.id in self._jobs:
+        if self.placement.get(record.id) is not None:
             return
         self._tickets += 1
         job = Job(
@@ -89,23 +68,12 @@ class Provisioner:
             requested_at=self._clock.monotonic(),
             wait_for_capacity=wait_for_capacity,
         )
-        self._jobs[record.id] = job
+        self.placement.add(job)
         self._background.spawn(self._run(job), name=f"provision {record.id}")
-
-    def poll(self, session_id: str) -> Place | None:
-        """Somebody asks for this session: its place, kept by that; None where it does not wait."""
-        self._line.seen(session_id, self._clock.monotonic())
-        return self._line.place(session_id)
-
-    def estimate(self, position: int) -> float:
-        """Seconds that the one at this position in the line may have to wait."""
-        return estimate_wait_seconds(
-            position, capacity=self._runners.capacity, mean_session_seconds=self._mean_session_seconds
-        )
 
     async def settled(self, session_id: str, *, seconds: float) -> None:
         """Return when the job is done, or after `seconds`."""
-        job = self._jobs.get(session_id)
+        job = self.placement.get(session_id)
         if job is not None:
             waiting = asyncio.ensure_future(job.settled.wait())
             await asyncio.wait({waiting}, timeout=seconds)
@@ -115,102 +83,15 @@ class Provisioner:
 
     def accepted(self, runner_id: str, session_id: str) -> bool:
         """A runner hosts the session. False where no job gave it to this runner: it must let go of it."""
-        job = self._jobs.get(session_id)
-        if job is None or job.stage is not Stage.ASSIGNED or job.runner_id != runner_id or job.agent is None:
+        job = self.placement.accepted(runner_id, session_id)
+        if job is None or job.agent is None:
             return False
-        job.stage = Stage.DECIDED
         self._opened(_hosted(job, job.agent, runner_id))
-        job.news.put_nowait(Accepted(runner_id))
         return True
 
     def adopt(self, runner_id: str, session_id: str) -> bool:
-        """A runner hosts a session whose job began anew, because this service did. False: it must let go."""
-        if self.accepted(runner_id, session_id):
-            return True
-        job = self._jobs.get(session_id)
-        if job is None or job.stage not in (Stage.PREPARING, Stage.LOOKING, Stage.WAITING):
-            return False
-        job.stage = Stage.DECIDED
-        job.runner_id = runner_id
-        self._line.leave(session_id)
-        job.news.put_nowait(Accepted(runner_id))
-        return True
-
-    def refused(self, runner_id: str, session_id: str, code: FailureCode, message: str) -> None:
-        """The runner cannot host the session."""
-        job = self._assigned(runner_id, session_id)
-        if job is not None:
-            job.stage = Stage.DECIDED
-            job.news.put_nowait(Refused(code, message))
-
-    def runner_gone(self, runner_id: str) -> None:
-        """A runner's link is lost: what it has not accepted goes to another one."""
-        for job in self._jobs.values():
-            if job.runner_id == runner_id and job.stage is Stage.ASSIGNED:
-                job.stage = Stage.DECIDED
-                job.news.put_nowait(RunnerWent())
-        self.dispatch()
-
-    def session_lasted(self, seconds: float) -> None:
-        """A session is over: the estimate learns from it, and somebody may have a place now."""
-        self._mean_session_seconds = mean_after(self._mean_session_seconds, seconds)
-        self.dispatch()
-
-    # ------------------------------------------------------------------ decisions
-
-    def dispatch(self) -> None:
-        """Decide about every job that looks for a runner, oldest first."""
-        now = self._clock.monotonic()
-        looking = [job for job in self._jobs.values() if job.stage in (Stage.LOOKING, Stage.WAITING)]
-        for job in sorted(looking, key=lambda job: job.ticket):
-            decision = decide(
-                job.request,
-                self._runners.loads(),
-                now=now,
-                runnerless_since=self._runners.runnerless_since,
-                rules=self._settings.rules,
-            )
-            match decision:
-                case Assign(runner_id):
-                    job.stage = Stage.ASSIGNED
-                    job.runner_id = runner_id
-                    job.accept_deadline = now + self._settings.rules.accept_seconds
-                    self._runners.reserve(runner_id, job.record.id)
-                    self._leave_line(job, decision)
-                case Fail():
-                    job.stage = Stage.DECIDED
-                    self._leave_line(job, decision)
-                case Wait() if job.stage is Stage.LOOKING:
-                    job.stage = Stage.WAITING
-                    self._line.enter(job.record.id, ticket=job.ticket, now=now)
-                    job.news.put_nowait(decision)
-                case Wait() | Hold():
-                    pass
-
-    def tick(self) -> None:
-        """Let time do its work: places expire, runners are too slow, a runner is awaited in vain."""
-        now = self._clock.monotonic()
-        for session_id in self._line.expired(now):
-            job = self._jobs[session_id]
-            job.stage = Stage.DECIDED
-            minutes = self._settings.rules.wait_seconds / 60
-            message = f"Nobody asked for this session for {minutes:g} minutes while it waited."
-            self._leave_line(job, Fail(FailureCode.CAPACITY_WAIT_EXPIRED, message))
-        for job in self._jobs.values():
-            if job.stage is Stage.ASSIGNED and job.accept_deadline is not None and job.accept_deadline <= now:
-                job.stage = Stage.DECIDED
-                job.news.put_nowait(TimedOut())
-        self.dispatch()
-
-    def _leave_line(self, job: Job, decision: Assign | Fail) -> None:
-        self._line.leave(job.record.id)
-        job.news.put_nowait(decision)
-
-    def _assigned(self, runner_id: str, session_id: str) -> Job | None:
-        job = self._jobs.get(session_id)
-        if job is None or job.stage is not Stage.ASSIGNED or job.runner_id != runner_id:
-            return None
-        return job
+        """The same for a session that a runner lists in its hello."""
+        return self.accepted(runner_id, session_id) or self.placement.adopted(runner_id, session_id)
 
     # ------------------------------------------------------------------ one job
 
@@ -226,8 +107,7 @@ class Provisioner:
                 self._let_go(job)
                 await self._fail(job, failure)
         finally:
-            self._line.leave(job.record.id)
-            del self._jobs[job.record.id]
+            self.placement.remove(job)
             job.settled.set()
 
     async def _provision(self, job: Job) -> Fail | None:
@@ -237,7 +117,7 @@ class Provisioner:
         if job.stage is Stage.PREPARING:
             job.stage = Stage.LOOKING
         while True:
-            self.dispatch()
+            self.placement.dispatch()
             match await job.news.get():
                 case Wait():
                     await self._store.update_session(job.record.id, status=ProvisioningStatus.WAITING)

@@ -78,9 +78,10 @@ class SessionService:
         self._tokens = tokens
         self._clock = clock
         self._background = Background()
+        self._queueing = Background()
         self._rooms = Rooms()
         self._runners = LinkedRunners(now=clock.monotonic())
-        self._outcomes = Outcomes(store=store, queue=queue, clock=clock, background=self._background)
+        self._outcomes = Outcomes(store=store, queue=queue, clock=clock, background=self._queueing)
         self.gateway = SignalingGateway(
             rooms=self._rooms, hub=hub, tokens=tokens, clock=clock, limits=settings.signaling
         )
@@ -94,6 +95,7 @@ class SessionService:
             background=self._background,
             opened=self._open_room,
         )
+        self._placement = self._provisioner.placement
         self._hosting = Hosting(
             store=store,
             hub=hub,
@@ -134,11 +136,13 @@ class SessionService:
         """Close the signaling sockets (not the sessions: they live in the runners), and end `run`."""
         self._closing.set()
         self.gateway.close_all()
-        await self._background.aclose(patience_seconds=1.0)
+        await self._background.aclose()
+        # What is not queued by then is queued by the next process: the database knows what has no end.
+        await self._queueing.aclose(patience_seconds=1.0)
 
     def tick(self) -> None:
         """Do what the clock says is due. `run` calls it a few times a second; a test calls it itself."""
-        self._provisioner.tick()
+        self._placement.tick()
         self._hosting.tick()
 
     async def _listen(self) -> None:
@@ -204,8 +208,8 @@ class SessionService:
                 return earlier
         if build_id is not None:
             await self._check_build(project_id, build_id)
-        if not wait_for_capacity and not self._provisioner.has_room:
-            raise CapacityExceeded(min(60, max(1, round(self._provisioner.estimate(1)))))
+        if not wait_for_capacity and not self._placement.has_room:
+            raise CapacityExceeded(min(60, max(1, round(self._placement.estimate(1)))))
         session_id = str(uuid.uuid4())
         record = await self._store.create_session(
             session_id=session_id,
@@ -233,14 +237,14 @@ class SessionService:
 
     async def state(self, record: SessionRecord, *, signaling_url: str) -> SessionState:
         """What a poll is answered. Asking keeps the session's place in the line."""
-        place = self._provisioner.poll(record.id)
+        place = self._placement.poll(record.id)
         credentials = None
         if record.status is ProvisioningStatus.READY:
             credentials = await self.credentials(record, signaling_url=signaling_url)
         return state_of(
             record,
             place=place,
-            estimated_wait_seconds=None if place is None else self._provisioner.estimate(place.position),
+            estimated_wait_seconds=None if place is None else self._placement.estimate(place.position),
             clock=self._clock,
             credentials=credentials,
         )

@@ -1,0 +1,161 @@
+"""Which job gets a runner, and when: the line of those that wait, and what time does to them.
+
+Carries out `core.provisioning` over the jobs that are there, oldest first, whenever something has changed.
+Does no I/O: what is decided is put into a job's news, and the job's own task acts on it.
+"""
+
+from __future__ import annotations
+
+from voicethere.core.ports import Clock
+from voicethere.core.provisioning import (
+    Assign,
+    Fail,
+    Hold,
+    Place,
+    ProvisioningRules,
+    Wait,
+    WaitingLine,
+    decide,
+    estimate_wait_seconds,
+    mean_after,
+)
+from voicethere.roles.sessions.jobs import Accepted, Job, Refused, RunnerWent, Stage, TimedOut
+from voicethere.roles.sessions.runners import LinkedRunners
+from voicethere.wire.session_api import FailureCode
+
+_FIRST_GUESS_OF_A_SESSION = 60.0
+
+
+class Placement:
+    """Holds the jobs that are under way."""
+
+    def __init__(self, *, clock: Clock, rules: ProvisioningRules, runners: LinkedRunners) -> None:
+        self._clock = clock
+        self._rules = rules
+        self._runners = runners
+        self._jobs: dict[str, Job] = {}
+        self._line = WaitingLine(wait_seconds=rules.wait_seconds)
+        self._mean_session_seconds = _FIRST_GUESS_OF_A_SESSION
+
+    def add(self, job: Job) -> None:
+        """The job takes part from now on."""
+        self._jobs[job.record.id] = job
+
+    def remove(self, job: Job) -> None:
+        """The job is done."""
+        self._line.leave(job.record.id)
+        del self._jobs[job.record.id]
+
+    def get(self, session_id: str) -> Job | None:
+        """The session's job, while it is under way."""
+        return self._jobs.get(session_id)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new session would not have to wait. True without any runner: one may be starting."""
+        if self._runners.runnerless_since is not None:
+            return True
+        return not len(self._line) and self._runners.has_room
+
+    def poll(self, session_id: str) -> Place | None:
+        """Somebody asks for this session: its place, kept by that; None where it does not wait."""
+        self._line.seen(session_id, self._clock.monotonic())
+        return self._line.place(session_id)
+
+    def estimate(self, position: int) -> float:
+        """Seconds that the one at this position in the line may have to wait."""
+        return estimate_wait_seconds(
+            position, capacity=self._runners.capacity, mean_session_seconds=self._mean_session_seconds
+        )
+
+    # ------------------------------------------------------------------ news of runners
+
+    def accepted(self, runner_id: str, session_id: str) -> Job | None:
+        """A runner hosts the session. None where no job gave it to this runner: it must let go of it."""
+        job = self._assigned(runner_id, session_id)
+        if job is not None and job.agent is not None:
+            self._settle(job, Accepted(runner_id))
+            return job
+        return None
+
+    def adopted(self, runner_id: str, session_id: str) -> bool:
+        """A runner hosts a session whose job began anew, because the service did. False: it must let go."""
+        job = self._jobs.get(session_id)
+        if job is None or job.stage not in (Stage.PREPARING, Stage.LOOKING, Stage.WAITING):
+            return False
+        job.runner_id = runner_id
+        self._settle(job, Accepted(runner_id))
+        return True
+
+    def refused(self, runner_id: str, session_id: str, code: FailureCode, message: str) -> None:
+        """The runner cannot host the session."""
+        job = self._assigned(runner_id, session_id)
+        if job is not None:
+            self._settle(job, Refused(code, message))
+
+    def runner_gone(self, runner_id: str) -> None:
+        """A runner's link is lost: what it has not accepted goes to another one."""
+        for job in self._jobs.values():
+            if job.runner_id == runner_id and job.stage is Stage.ASSIGNED:
+                self._settle(job, RunnerWent())
+        self.dispatch()
+
+    def session_lasted(self, seconds: float) -> None:
+        """A session is over: the estimate learns from it, and somebody may have a place now."""
+        self._mean_session_seconds = mean_after(self._mean_session_seconds, seconds)
+        self.dispatch()
+
+    # ------------------------------------------------------------------ decisions
+
+    def dispatch(self) -> None:
+        """Decide about every job that looks for a runner, oldest first."""
+        now = self._clock.monotonic()
+        looking = [job for job in self._jobs.values() if job.stage in (Stage.LOOKING, Stage.WAITING)]
+        for job in sorted(looking, key=lambda job: job.ticket):
+            decision = decide(
+                job.request,
+                self._runners.loads(),
+                now=now,
+                runnerless_since=self._runners.runnerless_since,
+                rules=self._rules,
+            )
+            match decision:
+                case Assign(runner_id):
+                    job.stage = Stage.ASSIGNED
+                    job.runner_id = runner_id
+                    job.accept_deadline = now + self._rules.accept_seconds
+                    self._runners.reserve(runner_id, job.record.id)
+                    self._line.leave(job.record.id)
+                    job.news.put_nowait(decision)
+                case Fail():
+                    self._settle(job, decision)
+                case Wait() if job.stage is Stage.LOOKING:
+                    job.stage = Stage.WAITING
+                    self._line.enter(job.record.id, ticket=job.ticket, now=now)
+                    job.news.put_nowait(decision)
+                case Wait() | Hold():
+                    pass
+
+    def tick(self) -> None:
+        """Let time do its work: places expire, runners are too slow, a runner is awaited in vain."""
+        now = self._clock.monotonic()
+        for session_id in self._line.expired(now):
+            minutes = self._rules.wait_seconds / 60
+            message = f"Nobody asked for this session for {minutes:g} minutes while it waited."
+            self._settle(self._jobs[session_id], Fail(FailureCode.CAPACITY_WAIT_EXPIRED, message))
+        for job in self._jobs.values():
+            if job.stage is Stage.ASSIGNED and job.accept_deadline is not None and job.accept_deadline <= now:
+                self._settle(job, TimedOut())
+        self.dispatch()
+
+    def _settle(self, job: Job, news: Accepted | Refused | RunnerWent | TimedOut | Fail) -> None:
+        """Nothing else is decided about the job until its task has acted on this."""
+        job.stage = Stage.DECIDED
+        self._line.leave(job.record.id)
+        job.news.put_nowait(news)
+
+    def _assigned(self, runner_id: str, session_id: str) -> Job | None:
+        job = self._jobs.get(session_id)
+        if job is None or job.stage is not Stage.ASSIGNED or job.runner_id != runner_id:
+            return None
+        return job
