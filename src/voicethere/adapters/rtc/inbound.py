@@ -34,37 +34,42 @@ async def pcm_frames(
     expected_pts: int | None = None
     started = loop.time()
     seconds = 0.0
-    while True:
-        try:
-            frame = await track.recv()
-        except MediaStreamError:
-            return
-        if not isinstance(frame, AudioFrame):
-            _tell(on_problem, f"not an audio frame: {type(frame).__name__}")
-            continue
-        try:
-            duration = frame.samples / frame.sample_rate
-            pcm = b"".join(part.to_ndarray().tobytes() for part in resampler.resample(frame))
-        except (av.FFmpegError, ValueError, ZeroDivisionError) as error:
-            _tell(on_problem, f"a frame could not be resampled: {error}")
-            resampler = AudioResampler(format="s16", layout="mono", rate=sample_rate)
-            continue
-        gap = 0.0
-        if frame.pts is not None:
-            if expected_pts is not None and frame.pts > expected_pts:
-                gap = min((frame.pts - expected_pts) / frame.sample_rate, _MAX_GAP_SECONDS)
-            expected_pts = frame.pts + frame.samples
-        allowed = loop.time() - started + _MAX_AHEAD_SECONDS
-        if seconds + duration > allowed:
-            _tell(on_problem, "audio came faster than real time and was dropped")
-            continue
-        gap = min(gap, allowed - seconds - duration)
-        if gap > 0:
-            seconds += gap
-            yield bytes(int(gap * sample_rate) * 2)
-        if pcm:
-            seconds += duration
-            yield pcm
+    try:
+        while True:
+            try:
+                frame = await track.recv()
+            except MediaStreamError:
+                return
+            if not isinstance(frame, AudioFrame):
+                _tell(on_problem, f"not an audio frame: {type(frame).__name__}")
+                continue
+            try:
+                duration = frame.samples / frame.sample_rate
+                pcm = b"".join(part.to_ndarray().tobytes() for part in resampler.resample(frame))
+            except (av.FFmpegError, ValueError, ZeroDivisionError) as error:
+                _tell(on_problem, f"a frame could not be resampled: {error}")
+                resampler = AudioResampler(format="s16", layout="mono", rate=sample_rate)
+                continue
+            gap = 0.0
+            if frame.pts is not None:
+                if expected_pts is not None and frame.pts > expected_pts:
+                    gap = min((frame.pts - expected_pts) / frame.sample_rate, _MAX_GAP_SECONDS)
+                expected_pts = frame.pts + frame.samples
+            allowed = loop.time() - started + _MAX_AHEAD_SECONDS
+            if seconds + duration > allowed:
+                _tell(on_problem, "audio came faster than real time and was dropped")
+                continue
+            gap = min(gap, allowed - seconds - duration)
+            if gap > 0:
+                seconds += gap
+                yield bytes(int(gap * sample_rate) * 2)
+            if pcm:
+                seconds += duration
+                yield pcm
+    finally:
+        # A cancelled task's traceback keeps this frame alive until the garbage collector comes by; the
+        # resampler's worker threads should not wait for that.
+        del resampler
 
 
 def _tell(on_problem: Callable[[str], None] | None, message: str) -> None:
