@@ -32,7 +32,7 @@ class SessionEndedItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="t",
 QueueItem = ErrorItem | SessionEndedItem
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(QueueItem)
+_decoder: msgspec.json.Decoder[QueueItem] = msgspec.json.Decoder(QueueItem)
 
 
 def encode(item: QueueItem) -> bytes:

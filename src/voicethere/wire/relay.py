@@ -38,7 +38,7 @@ class DeployedAgent(msgspec.Struct, frozen=True, kw_only=True):
 # ------------------------------------------------------------------ session service → runner
 
 
-class AssignSession(_ToRunner, tag="assign_session"):
+class AssignSession(_ToRunner, frozen=True, kw_only=True, tag="assign_session"):
     """Host this session; answered by `SessionAccepted` or `SessionRefused`."""
 
     session_id: str
@@ -48,27 +48,27 @@ class AssignSession(_ToRunner, tag="assign_session"):
     customer_context: dict[str, Any] | None = None
 
 
-class CancelSession(_ToRunner, tag="cancel_session"):
+class CancelSession(_ToRunner, frozen=True, kw_only=True, tag="cancel_session"):
     """Nobody joined in time, or the service gave the session up: end it without an error."""
 
     session_id: str
 
 
-class PeerJoinedRoom(_ToRunner, tag="peer_joined"):
-    """A peer joined, or joined again with the same id (the earlier socket is replaced): offer to `client-` ids."""
+class PeerJoinedRoom(_ToRunner, frozen=True, kw_only=True, tag="peer_joined"):
+    """A peer joined, or again with the same id (its earlier socket is replaced): offer to `client-` ids."""
 
     session_id: str
     peer_id: str
 
 
-class PeerLeftRoom(_ToRunner, tag="peer_left"):
+class PeerLeftRoom(_ToRunner, frozen=True, kw_only=True, tag="peer_left"):
     """A peer's signaling socket is gone."""
 
     session_id: str
     peer_id: str
 
 
-class SignalFromPeer(_ToRunner, tag="signal_from_peer"):
+class SignalFromPeer(_ToRunner, frozen=True, kw_only=True, tag="signal_from_peer"):
     """A message that a peer addressed to the runner: signaling JSON text, checked to be of this room."""
 
     session_id: str
@@ -76,7 +76,7 @@ class SignalFromPeer(_ToRunner, tag="signal_from_peer"):
     message: str
 
 
-class TokenIssued(_ToRunner, tag="token_issued"):
+class TokenIssued(_ToRunner, frozen=True, kw_only=True, tag="token_issued"):
     """Answer to `TokenWanted`. `expires_at` is a wire time."""
 
     session_id: str
@@ -84,37 +84,39 @@ class TokenIssued(_ToRunner, tag="token_issued"):
     expires_at: str
 
 
-class Drain(_ToRunner, tag="drain"):
+class Drain(_ToRunner, frozen=True, kw_only=True, tag="drain"):
     """Take no more sessions."""
 
 
-ToRunner = AssignSession | CancelSession | PeerJoinedRoom | PeerLeftRoom | SignalFromPeer | TokenIssued | Drain
+ToRunner = (
+    AssignSession | CancelSession | PeerJoinedRoom | PeerLeftRoom | SignalFromPeer | TokenIssued | Drain
+)
 
 
 # ------------------------------------------------------------------ runner → session service
 
 
-class RunnerHello(_ToService, tag="runner_hello"):
-    """First message of a runner's link. `sessions` are those that it hosts already (the service restarted)."""
+class RunnerHello(_ToService, frozen=True, kw_only=True, tag="runner_hello"):
+    """First message of a runner's link. `sessions` are those that it hosts (the service restarted)."""
 
     runner_id: str
     capacity: int
     sessions: list[str] = []
 
 
-class Heartbeat(_ToService, tag="heartbeat"):
+class Heartbeat(_ToService, frozen=True, kw_only=True, tag="heartbeat"):
     """Every second; `active` is the number of sessions hosted."""
 
     active: int
 
 
-class SessionAccepted(_ToService, tag="session_accepted"):
+class SessionAccepted(_ToService, frozen=True, kw_only=True, tag="session_accepted"):
     """The runner is ready for the session's peer."""
 
     session_id: str
 
 
-class SessionRefused(_ToService, tag="session_refused"):
+class SessionRefused(_ToService, frozen=True, kw_only=True, tag="session_refused"):
     """The runner cannot host the session."""
 
     session_id: str
@@ -122,7 +124,7 @@ class SessionRefused(_ToService, tag="session_refused"):
     message: str
 
 
-class SignalToPeer(_ToService, tag="signal_to_peer"):
+class SignalToPeer(_ToService, frozen=True, kw_only=True, tag="signal_to_peer"):
     """Signaling JSON text for one peer of the session's room."""
 
     session_id: str
@@ -130,13 +132,13 @@ class SignalToPeer(_ToService, tag="signal_to_peer"):
     message: str
 
 
-class TokenWanted(_ToService, tag="token_wanted"):
+class TokenWanted(_ToService, frozen=True, kw_only=True, tag="token_wanted"):
     """The runner wants a fresh join token to pass to the client."""
 
     session_id: str
 
 
-class RoomClosed(_ToService, tag="room_closed"):
+class RoomClosed(_ToService, frozen=True, kw_only=True, tag="room_closed"):
     """The session is over: refuse its token, close its sockets. Its row follows through the queue."""
 
     session_id: str
@@ -147,8 +149,8 @@ ToService = (
 )
 
 _encoder = msgspec.msgpack.Encoder()
-_to_runner = msgspec.msgpack.Decoder(ToRunner)
-_to_service = msgspec.msgpack.Decoder(ToService)
+_to_runner: msgspec.msgpack.Decoder[ToRunner] = msgspec.msgpack.Decoder(ToRunner)
+_to_service: msgspec.msgpack.Decoder[ToService] = msgspec.msgpack.Decoder(ToService)
 
 
 def encode(message: ToRunner | ToService) -> bytes:
