@@ -90,7 +90,7 @@ class Platform:
         self._settings = settings
         self._layout = DataLayout(settings.data_dir)
         self._runner: subprocess.Popen[bytes] | None = None
-        self._leaving = False
+        self._leaving = asyncio.Event()
         self.stopped = asyncio.Event()
         """Set by whoever wants the platform to end."""
         self.problem: str | None = None
@@ -186,7 +186,7 @@ class Platform:
         task: asyncio.Task[None] = asyncio.create_task(work, name=name)
 
         def over(done: asyncio.Task[None]) -> None:
-            if self._leaving or done.cancelled():
+            if self._leaving.is_set() or done.cancelled():
                 return
             error = done.exception()
             self.problem = f"the {name} ended" + (f": {error}" if error else "")
@@ -196,7 +196,7 @@ class Platform:
         task.add_done_callback(over)
 
         async def end() -> None:
-            self._leaving = True
+            self._leaving.set()
             if stop is None:
                 task.cancel()
             else:
@@ -257,16 +257,15 @@ class Platform:
         while True:
             assert self._runner is not None
             status = await asyncio.to_thread(self._runner.wait)
-            if self._leaving:
-                return
-            _log.error("runner_died", status=status)
-            await asyncio.sleep(_RESTART_PAUSE_SECONDS)
-            if self._leaving:
+            if not self._leaving.is_set():
+                _log.error("runner_died", status=status)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), _RESTART_PAUSE_SECONDS)
                 return
             self._runner = self._start_runner()
 
     async def _stop_runner(self) -> None:
-        self._leaving = True
+        self._leaving.set()
         runner = self._runner
         if runner is None:
             return

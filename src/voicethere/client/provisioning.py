@@ -186,6 +186,7 @@ class _Start:
     async def _poll(
         self, service: SessionService, url: str, answer: _Answer, deadline: Deadline, schedule: PollSchedule
     ) -> ProvisionResult:
+        asked = False
         while True:
             self._session_id = answer.session_id or self._session_id
             await self._tell(answer)
@@ -196,9 +197,11 @@ class _Start:
             if answer.status == ProvisioningStatus.FAILED.value:
                 code = answer.failure_code or FailureCode.ORCHESTRATOR_ERROR.value
                 return self._failed(code, answer.failure_message or "the service gave no reason")
-            await deadline.sleep(
-                schedule.next_delay(answer.status, answer.queue_position, answer.retry_after_ms)
-            )
+            delay = schedule.next_delay(answer.status, answer.queue_position, answer.retry_after_ms)
+            if asked:
+                await deadline.sleep(delay)
+            # The first poll comes at once: most sessions are ready by then.
+            asked = True
             try:
                 _, polled = await service.request("GET", url)
             except RequestFailed as failure:

@@ -80,7 +80,7 @@ class Keepalive(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionClose(msgspec.Struct, frozen=True, kw_only=True):
-    """Either way. From a client: a graceful end (`reason`, `customer_context`); from the runner: why it ends."""
+    """Either way: a client's graceful end (`reason`, `customer_context`), or why the runner ends it."""
 
     type: Literal["session_close"] = "session_close"
     code: str | UnsetType = UNSET
@@ -92,7 +92,7 @@ class SessionClose(msgspec.Struct, frozen=True, kw_only=True):
 class SessionReconnectToken(msgspec.Struct, frozen=True, kw_only=True, rename={"expires_at": "expiresAt"}):
     """Runner → client: replaces the join token."""
 
-    type: Literal["session_reconnect_token"] = "session_reconnect_token"  # noqa: S105
+    type: Literal["session_reconnect_token"] = "session_reconnect_token"
     token: str
     expires_at: str
 
@@ -144,3 +144,8 @@ runner_message_decoder = TaggedDecoder(
     }
 )
 """Decodes what a client reads. None: an application message, for `on_control_message`."""
+
+
+def runner_message_type(text: str) -> str | None:
+    """The `type` of a message that only the platform may send to clients; None for an agent's own."""
+    return runner_message_decoder.tag(text)

@@ -60,8 +60,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """WebRTC's RTCIceCandidateInit; an empty `candidate` means that no more will come."""
 
     candidate: str
-    sdp_mid: str | None | UnsetType = UNSET
-    sdp_m_line_index: int | None | UnsetType = UNSET
+    sdp_mid: str | UnsetType | None = UNSET
+    sdp_m_line_index: int | UnsetType | None = UNSET
 
 
 class IceCandidate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -24,7 +24,7 @@ _type_decoder = msgspec.json.Decoder(_TypeOnly)
 
 
 class TaggedDecoder:
-    """Decodes JSON objects whose `type` names one of `messages` (`types` are those names).
+    """Decodes JSON objects whose `type` names one of `messages`.
 
     Example:
         >>> decoder = TaggedDecoder({"join": Join})
@@ -33,7 +33,14 @@ class TaggedDecoder:
 
     def __init__(self, messages: Mapping[str, type[msgspec.Struct]]) -> None:
         self._decoders = {tag: msgspec.json.Decoder(message) for tag, message in messages.items()}
-        self.types = frozenset(messages)
+
+    def tag(self, data: str | bytes) -> str | None:
+        """The message's `type` where it is one of ours, whatever the rest of it is; else None."""
+        try:
+            found = _type_decoder.decode(data).type
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return found if found in self._decoders else None
 
     def decode(self, data: str | bytes) -> Any | None:
         """The message, or None where its type is unknown (a reader ignores those).

@@ -66,14 +66,7 @@ def interpret(text: str, settings: RunnerSettings) -> Request:
 
 def _undecodable(text: str, problem: UndecodableMessage) -> Request:
     """Our own types with fields of a wrong shape are refused; everything else is the agent's to read."""
-    try:
-        tag = msgspec.json.decode(text, type=_Tagged).type
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return ForAgent(raw=text)
-    if tag in client_message_decoder.types and tag != "chat":
+    tag = client_message_decoder.tag(text)
+    if tag is not None and tag != "chat":
         return MessageRefused(reason=f"not a well-formed {tag}: {problem}", refused=tag)
     return ForAgent(raw=text)
-
-
-class _Tagged(msgspec.Struct):
-    type: str

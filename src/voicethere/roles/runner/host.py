@@ -45,6 +45,7 @@ from voicethere.wire.control_channel import (
     SpeakRequest,
     SpeechEvent,
     SpeechEventType,
+    runner_message_type,
 )
 from voicethere.wire.relay import AssignSession, RoomClosed, SignalToPeer, TokenIssued, TokenWanted, ToService
 from voicethere.wire.tagged import encode_text
@@ -264,7 +265,8 @@ class SessionHost:
 
     def _send_close(self, effect: effects.SendClose) -> None:
         code = msgspec.UNSET if effect.code is None else effect.code
-        self._send(SessionClose(code=code, reason=effect.reason))
+        close = SessionClose(code=code, reason=effect.reason)
+        self._connections.send_control(encode_text(close), urgent=True)
 
     def _flush(self, effect: effects.Flush) -> None:
         async def flush() -> None:
@@ -375,7 +377,7 @@ class SessionHost:
             case ipc.Speak(text=text, speech_id=speech_id):
                 self._agent_speaks(text, speech_id)
             case ipc.SendToClient(payload=payload):
-                self._connections.send_control(payload)
+                self._agent_sends(payload)
             case ipc.SendBinaryToClient(data=data, channel=channel):
                 self._connections.send_binary(data, channel)
             case ipc.DisconnectClient(reason=reason):
@@ -402,6 +404,13 @@ class SessionHost:
                 )
             case _:
                 pass
+
+    def _agent_sends(self, payload: str) -> None:
+        """Pass it on, unless it would pass for a message of the platform's: clients act on those."""
+        if (pretended := runner_message_type(payload)) is not None:
+            _log.warning("agent_message_refused", session_id=self.session_id, pretended=pretended)
+        else:
+            self._connections.send_control(payload)
 
     def _agent_speaks(self, text: str, speech_id: int) -> None:
         if self._agent.mode.has_audio:

@@ -18,6 +18,7 @@ from voicethere.core.ports import SpeechProviderError, Synthesizer
 from voicethere.wire.control_channel import SpeechEventType
 
 MAX_QUEUED_UTTERANCES = 256
+DRAIN_SECONDS = 1.0
 
 
 class _Utterance(msgspec.Struct, frozen=True):
@@ -86,6 +87,8 @@ class Speaker:
         self._events.announce(text)
         if not await track.play(packets).finished():
             raise SpeechProviderError("the crash message was cut off")
+        # What is played has left us; what is heard still waits in the client's jitter buffer.
+        await track.drained(DRAIN_SECONDS)
 
     async def aclose(self) -> None:
         """Stop, and wait until nothing is left running."""
