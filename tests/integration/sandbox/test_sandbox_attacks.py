@@ -210,7 +210,7 @@ async def test_nothing_moves_over_the_wall(
     assert re.match(rf"{DENIED}|OSError: \[Errno 18\]", moved), moved
     linked = await attempt(shared_sandbox, spec, "link_in", path=str(outside / "secret"))
     assert re.match(rf"{DENIED}|OSError: \[Errno 18\]", linked), linked
-    assert [path.name for path in outside.iterdir()] == ["secret"]
+    assert os.listdir(outside) == ["secret"]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ def at_work(fd: int) -> None:
     import sqlite3
     import ssl
 
-    assert decimal.Decimal(1) and ssl.create_default_context()
+    assert decimal.Decimal(1)
+    assert ssl.create_default_context()
     with sqlite3.connect("data.db") as database:
         database.execute("create table t (x)")
     database.close()
@@ -129,9 +130,7 @@ def numerical(fd: int) -> None:
     import numpy
 
     matrix = numpy.ones((200, 200))
-    Channel(fd).send_json(
-        {"sum": float((matrix @ matrix).sum()), "draw": float(numpy.random.random())}  # noqa: NPY002
-    )
+    Channel(fd).send_json({"sum": float((matrix @ matrix).sum()), "draw": float(numpy.random.random())})
 
 
 def numerical_preloaded(fd: int) -> None:
@@ -210,7 +209,7 @@ def big_frames(fd: int) -> None:
 
 
 def clutter(fd: int) -> None:
-    """Leaves what is hard to remove in its folder: unreadable folders, and some thousand levels of them."""
+    """Leaves what is hard to remove: unreadable folders, and more levels than any path may have."""
     os.mkdir("closed")
     Path("closed/file").write_text("x")
     os.mkdir("closed/inner")
@@ -219,9 +218,9 @@ def clutter(fd: int) -> None:
     os.umask(0o222)
     os.mkdir("no-writing")
     os.umask(0o077)
-    for _ in range(3000):
-        os.mkdir("d")
-        os.chdir("d")
+    for _ in range(1200):
+        os.mkdir("a-long-name")
+        os.chdir("a-long-name")
     Path("leaf").write_text("x")
     channel = Channel(fd)
     channel.send(b"done")
