@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import signal
 import socket
@@ -20,14 +21,12 @@ from typing import Any
 import msgspec
 import structlog
 import uvicorn
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp
 
 from voicethere import __version__
 from voicethere.adapters.bundles import DirectoryBundleStore
 from voicethere.adapters.http.app import build_app
 from voicethere.adapters.http.auth import BearerAuth, new_key
-from voicethere.adapters.http.cors import CorsPolicy
 from voicethere.adapters.queue import EmbeddedErrorQueue
 from voicethere.adapters.relay.embedded import EmbeddedRelayHub
 from voicethere.adapters.sandbox import ZygoteSandbox
@@ -38,11 +37,10 @@ from voicethere.core.ports import QueueUnavailable
 from voicethere.roles.control.plane import ControlPlane
 from voicethere.roles.control.router import control_router
 from voicethere.roles.runner.verify import SandboxBundleVerifier
-from voicethere.roles.sessions.api import sessions_router
+from voicethere.roles.sessions.api import SESSIONS_CORS, sessions_router
 from voicethere.roles.sessions.service import SessionService
 from voicethere.roles.sessions.settings import SessionServiceSettings
 from voicethere.roles.sessions.signaling import (
-    SIGNALING_PATH,
     UVICORN_SETTINGS,
     signaling_app,
 )
@@ -52,6 +50,7 @@ from voicethere.wire.control_plane import KeyKind
 
 _log = structlog.get_logger(__name__)
 
+_RUNNER_START_SECONDS = 30.0
 _RUNNER_STOP_SECONDS = 15.0
 _RESTART_PAUSE_SECONDS = 1.0
 
@@ -137,6 +136,7 @@ class Platform:
         )
         stack.push_async_callback(service.aclose)
         await self._role(stack, "session service", service.run())
+        await service.ready()
 
         sandbox = ZygoteSandbox(preload=["voicethere.agent.child"], scratch_root=layout.verify_scratch)
         stack.push_async_callback(sandbox.aclose)
@@ -154,15 +154,16 @@ class Platform:
             title="VoiceThere",
             version=__version__,
             description="Conversational agent sessions in which no session ever fails silently.",
-            cors=CorsPolicy(path_prefixes=("/v1/",)),
+            cors=SESSIONS_CORS,
             unavailable=(StoreUnavailable, QueueUnavailable),
         )
-        await self._serve_http(stack, _with_signaling(app, signaling_app(service.gateway)), listener)
+        await self._serve_http(stack, with_signaling(app, signaling_app(service.gateway)), listener)
         api_key = await _first_key(store)
         stack.push_async_callback(self._stop_runner)
         self._runner = self._start_runner()
         await self._role(stack, "runner's keeper", self._keep_runner())
-        await service.ready()
+        async with asyncio.timeout(_RUNNER_START_SECONDS):
+            await service.runner_linked()
         return Serving(
             base_url=base_url,
             api_key=api_key,
@@ -210,6 +211,7 @@ class Platform:
     async def _serve_http(
         self, stack: contextlib.AsyncExitStack, app: ASGIApp, listener: socket.socket
     ) -> None:
+        logging.getLogger("uvicorn.error").addFilter(JoinTokenFilter())
         server = _Server(
             uvicorn.Config(
                 app,
@@ -295,16 +297,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
         yield
-
-
-def _with_signaling(app: ASGIApp, signaling: ASGIApp) -> ASGIApp:
-    """WebSockets of the signaling path go to the gateway, everything else to the HTTP app."""
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        is_signaling = scope["type"] == ScopeType.WEBSOCKET and scope["path"] == SIGNALING_PATH
-        await (signaling if is_signaling else app)(scope, receive, send)
-
-    return serve
 
 
 async def _first_key(store: Store) -> str | None:

@@ -84,7 +84,7 @@ def docs_router() -> Router:
         media_type = _ASSET_TYPES.get(name)
         if media_type is None:
             raise not_found("file")
-        vendor = resources.files("openapi_ui_bundles.swagger_ui") / "vendor"
+        vendor = resources.files("swagger_ui") / "static"
         return _asset_response((vendor / name).read_bytes(), media_type)
 
     return Router(DOCS_PATH, route_handlers=[asset], include_in_schema=False, response_headers=_HEADERS)

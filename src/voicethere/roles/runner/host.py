@@ -290,6 +290,8 @@ class SessionHost:
     def _queue_end(self, effect: effects.QueueEnd) -> None:
         async def end() -> None:
             await self._reporter.queue_end(end_reason=effect.end_reason, failed=effect.failed)
+            # Only now: from here on the session service no longer answers for the session.
+            self._parts.send(RoomClosed(session_id=self.session_id))
             self.over.set()
 
         self._spawn(end())
@@ -353,7 +355,6 @@ class SessionHost:
             for what, outcome in zip(parts, outcomes, strict=True)
             if isinstance(outcome, BaseException)
         ]
-        self._parts.send(RoomClosed(session_id=self.session_id))
         self._post(events.TornDown(failure="; ".join(problems) or None))
 
     async def _stop_agent(self) -> None:

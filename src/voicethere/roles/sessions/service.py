@@ -110,6 +110,7 @@ class SessionService:
             background=self._background,
         )
         self._ready = asyncio.Event()
+        self._linked = asyncio.Event()
         self._closing = asyncio.Event()
 
     # ------------------------------------------------------------------ life
@@ -132,6 +133,10 @@ class SessionService:
         """Return once `run` has picked up what an earlier process left: serve clients from then on."""
         await self._ready.wait()
 
+    async def runner_linked(self) -> None:
+        """Return once some runner has linked for the first time."""
+        await self._linked.wait()
+
     async def aclose(self) -> None:
         """Close the signaling sockets (not the sessions: they live in the runners), and end `run`."""
         self._closing.set()
@@ -151,6 +156,8 @@ class SessionService:
                 self._hosting.heard(runner_id, message)
             except Exception:
                 _log.exception("relay_message_failed", runner_id=runner_id, message=type(message).__name__)
+            if self._runners.runnerless_since is None:
+                self._linked.set()
 
     async def _tick_on(self) -> None:
         while True:
