@@ -27,6 +27,10 @@ def descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
 
 
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
 async def test_open_use_close_leaves_no_process_thread_or_descriptor() -> None:
     fds, threads = descriptors(), threading.active_count()
     suite = OfflineSpeech(recognizer_workers=2)
@@ -40,6 +44,20 @@ async def test_open_use_close_leaves_no_process_thread_or_descriptor() -> None:
             os.kill(pid, 0)
     assert descriptors() == fds
     assert threading.active_count() == threads
+
+
+async def test_a_start_that_is_cancelled_at_any_point_leaves_nothing() -> None:
+    fds, processes = descriptors(), children()
+    for turns in range(6):
+        task = asyncio.create_task(SpeechWorker.start("the synthesizer", SYNTHESIZER, timeout_seconds=20))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await asyncio.sleep(0)
+    assert descriptors() == fds
+    assert children() <= processes
 
 
 @pytest.mark.parametrize("how", ["closing its socket", "killing its runner"])

@@ -83,7 +83,15 @@ class SpeechWorker:
             os.close(their_errors_fd)
         pidfd = os.pidfd_open(process.pid)
         ours.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            reader, writer = await asyncio.open_connection(sock=ours)
+        except BaseException:  # cancelled: nobody else knows of the process yet
+            process.kill()
+            process.wait()
+            ours.close()
+            os.close(pidfd)
+            os.close(errors_fd)
+            raise
         worker = cls(name, process, pidfd, errors_fd, reader, writer)
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -180,5 +188,6 @@ class SpeechWorker:
             with contextlib.suppress(ConnectionError):
                 await self._writer.wait_closed()
         finally:
+            self._process.wait()  # at once, unless we were cancelled above: then within milliseconds
             os.close(self._pidfd)
             os.close(self._errors_fd)
