@@ -42,7 +42,9 @@ from voicethere.roles.sessions.service import SessionService
 from voicethere.roles.sessions.settings import SessionServiceSettings
 from voicethere.roles.sessions.signaling import (
     UVICORN_SETTINGS,
+    JoinTokenFilter,
     signaling_app,
+    with_signaling,
 )
 from voicethere.roles.sessions.tokens import JoinTokens, load_secret
 from voicethere.roles.sessions.worker import Worker
