@@ -13,6 +13,7 @@ import websockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.e2e.agents import ECHO
+from tests.e2e.waiting import eventually
 from voicethere.client import (
     BinaryMessage,
     Credentials,
@@ -112,7 +113,7 @@ class TestChannels:
             ('{"type": "session_hello", "customer_context": [1]}', "session_hello"),
             ('{"type": "session_close", "reason": 5}', "session_close"),
             ('{"type": "speak", "text": "hi"}', "clients ask for speech"),
-            (json.dumps({"type": "session_hello", "customer_context": {"a": "x" * 9000}}), "8192"),
+            (json.dumps({"type": "session_hello", "customer_context": {"a": "x" * 9000}}), "8,192"),
             (
                 json.dumps(
                     {"type": "session_hello", "customer_context": json.loads('{"a":' * 9 + "1" + "}" * 9)}
@@ -205,13 +206,18 @@ class TestSignaling:
             await socket.recv()
 
     async def test_after_the_end_the_token_is_refused(
-        self, platform: RunningPlatform, deployed: Deployed
+        self, platform: RunningPlatform, operator: Operator, deployed: Deployed
     ) -> None:
         credentials = await started(platform, deployed)
         async with connect_session(credentials) as session:
             session.send_chat("raise")
             async with asyncio.timeout(ANSWER_SECONDS):
                 await session.closed
+        await eventually(
+            "the session's end",
+            lambda: operator.session(deployed.project_id, credentials.session_id),
+            lambda row: row["status"] == "failed",
+        )
         with pytest.raises(InvalidStatus) as refused:
             await websockets.connect(f"{credentials.signaling_url}?token={credentials.join_token}")
         assert refused.value.response.status_code == 401
@@ -251,4 +257,4 @@ class TestKeys:
                 headers={"Authorization": f"Bearer {deployed.client_key}"},
             )
         assert answer.status_code == 422
-        assert "8192" in answer.json()["error"]["message"]
+        assert "8,192" in answer.json()["error"]["message"]
