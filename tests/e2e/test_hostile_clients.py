@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 import websockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -24,7 +25,7 @@ from voicethere.client import (
 )
 from voicethere.testing.platform_process import Deployed, Operator, RunningPlatform
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 ANSWER_SECONDS = 20.0
 
@@ -44,7 +45,7 @@ class Heard:
         return dict(message)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def deployed(operator: Operator) -> Deployed:
     return await operator.deploy(ECHO, name="echo", mode="data")
 
@@ -62,10 +63,10 @@ async def still_works(session: Session, heard: Heard) -> None:
 
 class TestChannels:
     @pytest.fixture
-    async def heard(self) -> Heard:
+    def heard(self) -> Heard:
         return Heard()
 
-    @pytest.fixture
+    @pytest_asyncio.fixture(loop_scope="module")
     async def session(
         self, platform: RunningPlatform, deployed: Deployed, heard: Heard
     ) -> AsyncIterator[Session]:
