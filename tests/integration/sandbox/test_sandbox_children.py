@@ -69,7 +69,7 @@ async def test_it_finds_nothing_but_what_it_was_given(
     assert found["dumpable"] == 0
     assert found["no_new_privs"] == 1
     assert found["capabilities_in_bounding_set"] == []
-    assert found["sigint_default"]
+    assert found["sigint_ignored"]
     assert found["threads"] == 1
     with pytest.raises(FileNotFoundError):  # aclose removes the scratch folder
         os.listdir(scratch)

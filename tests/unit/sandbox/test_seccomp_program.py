@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from voicethere.adapters.sandbox.seccomp import assemble
+from voicethere.adapters.sandbox.seccomp import assemble, template
 from voicethere.adapters.sandbox.syscalls import ARCHITECTURES, LAST_CLASSIFIED, Architecture
 
 PID = 4321
@@ -141,3 +141,9 @@ def test_every_ruled_call_has_a_rule_that_ends(architecture: Architecture) -> No
             REFUSED,
             UNKNOWN,
         }
+
+
+@BOTH
+@pytest.mark.parametrize("pid", [1, 255, 256, 4321, 2**22])
+def test_a_filled_template_is_the_assembled_program(architecture: Architecture, pid: int) -> None:
+    assert template(architecture).for_process(pid) == assemble(architecture, pid)

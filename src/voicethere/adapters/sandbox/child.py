@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import signal
 import socket
 import sys
 import traceback
@@ -20,10 +19,14 @@ from typing import NoReturn
 import msgspec
 
 from voicethere.adapters.sandbox import kernel, landlock, protocol
-from voicethere.adapters.sandbox.confinement import Inside, Wall, confine
+from voicethere.adapters.sandbox.confinement import Ground, Inside, Wall, confine
 
 OUT_OF_MEMORY_STATUS = 86
 """How a child exits whose entry point let a MemoryError escape."""
+
+# Made before the fork: a child should touch as little as it can of the memory that it shares.
+_order = msgspec.msgpack.Decoder(protocol.ChildOrder)
+_answer = msgspec.msgpack.Encoder()
 
 _CHANNEL = 3
 _FIRST_CLOSED = 4
@@ -32,11 +35,10 @@ _UMASK = 0o077
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
-    """What all children of one zygote share: its process, the walls to put up, the opened read list."""
+    """What all children of one zygote share: its ground, the walls to put up, the opened read list."""
 
-    parent: int
+    ground: Ground
     walls: frozenset[Wall]
-    landlock_abi: int
     grants: Sequence[landlock.Grant]
 
 
@@ -58,33 +60,27 @@ def _arrange_descriptors(channel: int, output: int, errors: int, keep: Sequence[
 
 def _forget_the_zygote() -> None:
     """What a fork copies and two processes must not share."""
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     gc.enable()
     if (tempfile := sys.modules.get("tempfile")) is not None:
         vars(tempfile)["tempdir"] = None
     # CPython reseeds its own generator; numpy does not, and all agents would draw the same numbers.
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
         numpy_random.seed()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def _settle(order: protocol.ChildOrder) -> None:
-    """Session, environment, folder; be the first to go when the machine runs out of memory."""
+    """Session, folder, environment (the zygote's is empty); be the first to go when the machine runs out
+    of memory."""
     try:
-        with open("/proc/self/oom_score_adj", "wb", buffering=0) as score:
-            score.write(_OOM_SCORE)
+        score = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(score, _OOM_SCORE)
+        os.close(score)
     except OSError:
         pass  # a preference, not a wall
     os.setsid()
     kernel.prctl(kernel.PR_SET_NAME, b"vt-child")
     os.umask(_UMASK)
     os.chdir(order.scratch)
-    os.environ.clear()
-    kernel.clear_environment()
     os.environ.update({"HOME": order.scratch, "TMPDIR": order.scratch, **order.environment})
 
 
@@ -95,15 +91,7 @@ def _confine(order: protocol.ChildOrder, surroundings: Surroundings) -> None:
         landlock.grant_scratch(order.scratch),
     ]
     _settle(order)
-    confine(
-        Inside(
-            parent=surroundings.parent,
-            limits=order.limits,
-            grants=grants,
-            landlock_abi=surroundings.landlock_abi,
-        ),
-        surroundings.walls,
-    )
+    confine(Inside(ground=surroundings.ground, limits=order.limits, grants=grants), surroundings.walls)
     os.closerange(_FIRST_CLOSED, max((grant.descriptor for grant in grants), default=_CHANNEL) + 1)
 
 
@@ -144,13 +132,13 @@ def become(surroundings: Surroundings, channel: int, output: int, errors: int) -
         _arrange_descriptors(channel, output, errors, [grant.descriptor for grant in surroundings.grants])
         _forget_the_zygote()
         talk = socket.socket(fileno=_CHANNEL)
-        order = msgspec.msgpack.decode(protocol.receive_frame(talk), type=protocol.ChildOrder)
+        order = _order.decode(protocol.receive_frame(talk))
         problem = None
         try:
             _confine(order, surroundings)
         except (OSError, ValueError) as error:
             problem = str(error)
-        talk.sendall(protocol.frame(msgspec.msgpack.encode(protocol.ChildAnswer(problem))))
+        talk.sendall(protocol.frame(_answer.encode(protocol.ChildAnswer(problem))))
         talk.detach()
         if problem is None:
             status = _call(order.entry_point)

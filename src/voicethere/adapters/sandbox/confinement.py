@@ -48,33 +48,57 @@ class WallState(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
+    """What all children of one parent have in common, found out once."""
+
+    parent: int
+    landlock_abi: int
+    capabilities: int
+    filter: seccomp.Template | None
+
+
+def survey() -> Ground:
+    """The ground for children of this process.
+
+    Raises:
+        OSError: /proc cannot be read.
+    """
+    architecture = this_architecture()
+    return Ground(
+        parent=os.getpid(),
+        landlock_abi=landlock.abi(),
+        capabilities=privileges.count_capabilities(),
+        filter=None if architecture is None else seccomp.template(architecture),
+    )
+
+
 class Inside(msgspec.Struct, frozen=True, kw_only=True):
     """What the walls are built around."""
 
-    parent: int
+    ground: Ground
     limits: limits.Limits
     grants: Sequence[landlock.Grant]
-    landlock_abi: int
 
 
 def _steps(inside: Inside) -> Iterator[tuple[Wall, Callable[[], None]]]:
+    ground = inside.ground
+
     def limit_threads() -> None:
         privileges.count_threads_alone()
         limits.apply_thread_limit(inside.limits)
 
     def filter_calls() -> None:
-        architecture = this_architecture()
-        if architecture is None:
+        if ground.filter is None:
             raise OSError(f"no filter for the architecture {os.uname().machine}")
-        seccomp.install(seccomp.assemble(architecture, os.getpid()))
+        seccomp.install(ground.filter.for_process(os.getpid()))
 
     yield Wall.RESOURCE_LIMITS, lambda: limits.apply(inside.limits)
     yield Wall.THREAD_LIMIT, limit_threads  # takes capabilities, may give some
-    yield Wall.CAPABILITIES, privileges.drop_capabilities
+    yield Wall.CAPABILITIES, lambda: privileges.drop_capabilities(ground.capabilities)
     yield Wall.NO_INSPECTION, privileges.forbid_inspection  # a change of identity resets it
     yield Wall.NO_NEW_PRIVILEGES, privileges.forbid_new_privileges
-    yield Wall.PARENT_DEATH_SIGNAL, lambda: privileges.die_with(inside.parent)
-    yield Wall.LANDLOCK, lambda: landlock.restrict(inside.grants, inside.landlock_abi)
+    yield Wall.PARENT_DEATH_SIGNAL, lambda: privileges.die_with(ground.parent)
+    yield Wall.LANDLOCK, lambda: landlock.restrict(inside.grants, ground.landlock_abi)
     yield Wall.SECCOMP, filter_calls  # last: it refuses what the others take
 
 
@@ -137,9 +161,9 @@ _CHECKS = {
 }
 
 
-def _try_all(parent: int, landlock_abi: int) -> list[WallState]:
+def _try_all(ground: Ground) -> list[WallState]:
     failures: dict[Wall, str] = {}
-    inside = Inside(parent=parent, limits=_PROBE_LIMITS, grants=(), landlock_abi=landlock_abi)
+    inside = Inside(ground=ground, limits=_PROBE_LIMITS, grants=())
 
     def attempt(wall: Wall, step: Callable[[], None]) -> None:
         try:
@@ -176,19 +200,17 @@ def _landlock_states(stands: WallState, abi: int) -> list[WallState]:
     ]
 
 
-def probe() -> list[WallState]:
+def probe(ground: Ground) -> list[WallState]:
     """Try every wall in a forked process that then ends. The caller must have one thread only.
 
     Raises:
         OSError: the process could not be started, or ended without an answer.
     """
-    abi = landlock.abi()
-    parent = os.getpid()
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.write(writing, msgspec.json.encode(_try_all(parent, abi)))
+            os.write(writing, msgspec.json.encode(_try_all(ground)))
         finally:
             os._exit(0)
     os.close(writing)
@@ -199,5 +221,5 @@ def probe() -> list[WallState]:
         raise OSError(f"the probe of the sandbox ended without an answer (wait status {status})")
     states = []
     for state in msgspec.json.decode(answer, type=list[WallState]):
-        states += _landlock_states(state, abi) if state.wall is Wall.LANDLOCK else [state]
+        states += _landlock_states(state, ground.landlock_abi) if state.wall is Wall.LANDLOCK else [state]
     return states

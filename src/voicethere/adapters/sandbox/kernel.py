@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from typing import Any
 
 from voicethere.adapters.sandbox.syscalls import this_architecture
 
@@ -37,8 +38,14 @@ def _raise_errno(what: str) -> None:
     raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def syscall(name: str, *arguments: int | ctypes.Array[ctypes.c_char] | None) -> int:
-    """One of the calls in `syscalls.Architecture.own`; buffers are passed by address.
+def _passed(argument: int | bytes | ctypes.Structure | None) -> Any:
+    if isinstance(argument, int):
+        return ctypes.c_long(argument)
+    return ctypes.byref(argument) if isinstance(argument, ctypes.Structure) else argument
+
+
+def syscall(name: str, *arguments: int | bytes | ctypes.Structure | None) -> int:
+    """One of the calls in `syscalls.Architecture.own`; structures are passed by address.
 
     Raises:
         OSError: the kernel refused, or the architecture is not known.
@@ -46,8 +53,7 @@ def syscall(name: str, *arguments: int | ctypes.Array[ctypes.c_char] | None) -> 
     architecture = this_architecture()
     if architecture is None:
         raise OSError(errno.ENOSYS, f"{name}: not known on {os.uname().machine}")
-    passed = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
-    result = int(_libc.syscall(ctypes.c_long(architecture.own[name]), *passed))
+    result = int(_libc.syscall(ctypes.c_long(architecture.own[name]), *map(_passed, arguments)))
     if result < 0:
         _raise_errno(name)
     return result

@@ -7,7 +7,6 @@ rules neither `stat` nor Unix sockets by path nor UDP.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 from collections.abc import Iterable
@@ -92,13 +91,11 @@ def restrict(grants: Iterable[Grant], abi_version: int) -> None:
     scopes = 0b11 if abi_version >= ABI_SCOPES else 0
     # Older kernels take the longer structure as long as what they do not know is zero.
     attributes = struct.pack("=QQQ", handled, tcp, scopes)
-    ruleset = kernel.syscall("landlock_create_ruleset", ctypes.create_string_buffer(attributes, 24), 24, 0)
+    ruleset = kernel.syscall("landlock_create_ruleset", attributes, len(attributes), 0)
     try:
         for grant in grants:
             rule = struct.pack("=Qi", grant.rights & handled, grant.descriptor)
-            kernel.syscall(
-                "landlock_add_rule", ruleset, _PATH_BENEATH, ctypes.create_string_buffer(rule, len(rule)), 0
-            )
+            kernel.syscall("landlock_add_rule", ruleset, _PATH_BENEATH, rule, 0)
         kernel.syscall("landlock_restrict_self", ruleset, 0)
     finally:
         os.close(ruleset)

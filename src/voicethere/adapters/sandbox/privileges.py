@@ -5,7 +5,6 @@ Each function is one step; `confinement` knows their order.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import signal
@@ -14,7 +13,6 @@ import struct
 from voicethere.adapters.sandbox import kernel
 
 _CAPABILITY_VERSION_3 = 0x20080522
-_MOST_CAPABILITIES = 64
 _FIRST_REAL_UID = 0x70000000
 
 
@@ -23,21 +21,23 @@ def forbid_new_privileges() -> None:
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 
 
-def drop_capabilities() -> None:
-    """Empty all five capability sets.
+def count_capabilities() -> int:
+    """How many the kernel knows. Asked once, before /proc is out of reach."""
+    with open("/proc/sys/kernel/cap_last_cap") as last:
+        return int(last.read()) + 1
+
+
+def drop_capabilities(capabilities: int) -> None:
+    """Empty all five capability sets of a kernel that knows so many `capabilities`.
 
     Raises:
         OSError: the kernel refused to.
     """
-    for capability in range(_MOST_CAPABILITIES):
+    for capability in range(capabilities):
         try:
             kernel.prctl(kernel.PR_CAPBSET_DROP, capability)
-        except OSError as error:
-            if error.errno == errno.EINVAL:  # past the last one that this kernel knows
-                break
-            if error.errno == errno.EPERM:  # an ordinary user: nothing to gain, no-new-privileges holds
-                break
-            raise
+        except PermissionError:
+            break  # an ordinary user: nothing to gain, no-new-privileges holds
     try:
         kernel.prctl(kernel.PR_CAP_AMBIENT, kernel.PR_CAP_AMBIENT_CLEAR_ALL)
     except OSError as error:
@@ -45,7 +45,7 @@ def drop_capabilities() -> None:
             raise
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     nothing = bytes(24)
-    kernel.syscall("capset", ctypes.create_string_buffer(header, 8), ctypes.create_string_buffer(nothing, 24))
+    kernel.syscall("capset", header, nothing)
 
 
 def forbid_inspection() -> None:

@@ -15,6 +15,8 @@ import socket
 import struct
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from voicethere.adapters.sandbox import kernel
 from voicethere.adapters.sandbox.syscalls import LAST_CLASSIFIED, Architecture
 
@@ -28,6 +30,10 @@ _KILL_PROCESS = 0x80000000
 _ERRNO = 0x00050000
 _REFUSE = _ERRNO | errno.EPERM
 _NO_SUCH_CALL = _ERRNO | errno.ENOSYS
+
+# struct sock_filter: code, jump if true, jump if false, constant.
+_INSTRUCTION_BYTES, _CONSTANT_AT = 8, 4
+_CONSTANT = struct.Struct("=I")
 
 # struct seccomp_data: number, architecture, instruction pointer, six 64-bit arguments (little-endian).
 _NUMBER, _ARCHITECTURE = 0, 4
@@ -156,10 +162,37 @@ def assemble(architecture: Architecture, pid: int) -> bytes:
     rules = _argument_rules(pid)
     for name, number in architecture.ruled_by_argument.items():
         rule = rules[name]
-        program += [_op(_EQUAL, number, 0, len(rule) // 8), rule]
+        program += [_op(_EQUAL, number, 0, len(rule) // _INSTRUCTION_BYTES), rule]
     program += [_if_equal(number, _REFUSE) for number in architecture.refused.values()]
     program.append(_op(_RETURN, _ALLOW))
     return b"".join(program)
+
+
+class Template(msgspec.Struct, frozen=True):
+    """A program but for the process that it is for: assembling takes longer than a child should."""
+
+    program: bytes
+    process_at: tuple[int, ...]
+
+    def for_process(self, pid: int) -> bytes:
+        """The program for the process `pid`."""
+        filled = bytearray(self.program)
+        for offset in self.process_at:
+            _CONSTANT.pack_into(filled, offset, pid)
+        return bytes(filled)
+
+
+def template(architecture: Architecture) -> Template:
+    """Assembled once, filled in for each child."""
+    program, other = assemble(architecture, 0), assemble(architecture, 0xFFFFFFFF)
+    constants = range(_CONSTANT_AT, len(program), _INSTRUCTION_BYTES)
+    return Template(program, tuple(at for at in constants if program[at] != other[at]))
+
+
+class _FilterProgram(ctypes.Structure):
+    """struct sock_fprog"""
+
+    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
 def install(program: bytes) -> None:
@@ -168,7 +201,6 @@ def install(program: bytes) -> None:
     Raises:
         OSError: the kernel has no seccomp filters, or new privileges are not ruled out yet.
     """
-    instructions = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog: a 16-bit count, padding, the address.
-    header = struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions))
-    kernel.syscall("seccomp", _SET_MODE_FILTER, 0, ctypes.create_string_buffer(header, len(header)))
+    kernel.syscall(
+        "seccomp", _SET_MODE_FILTER, 0, _FilterProgram(len(program) // _INSTRUCTION_BYTES, program)
+    )

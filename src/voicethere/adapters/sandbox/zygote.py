@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import gc
 import importlib
+import io
 import os
 import select
 import signal
@@ -21,7 +22,7 @@ from typing import Never
 import msgspec
 
 from voicethere.adapters.sandbox import child, kernel, landlock, privileges, protocol, readable
-from voicethere.adapters.sandbox.confinement import Wall, WallState, probe
+from voicethere.adapters.sandbox.confinement import Wall, WallState, probe, survey
 
 # Numerical libraries start one thread per processor when they are imported; a process with threads
 # cannot be forked safely, and a child gets by with one.
@@ -75,6 +76,15 @@ def _preload(modules: Sequence[str]) -> None:
             f"preloading {', '.join(modules)} left {threads - 1} thread(s) running, and a process with "
             "threads cannot be forked safely; leave out what starts threads on import"
         )
+    if (asyncio := sys.modules.get("asyncio")) is not None:
+        # A first loop makes what all later ones use: once here, not in every child's own memory.
+        asyncio.run(asyncio.sleep(0))
+
+
+def _settle() -> None:
+    """Leave as little as possible for each child to do, and nothing for it to find."""
+    os.environ.clear()
+    kernel.clear_environment()
     gc.collect()
     gc.freeze()
 
@@ -97,18 +107,17 @@ class Zygote:
         """Find out which walls stand here, import, and report."""
         namespaces = _enter_namespaces()
         privileges.die_with(runner)  # after the namespaces: entering one clears it
-        states = [*probe(), namespaces]
+        ground = survey()
+        states = [*probe(ground), namespaces]
         _preload(preload)
         paths = readable.interpreter_paths()
         grants = [landlock.grant_reading(path) for path in paths]
         grants += [landlock.grant_device(path) for path in readable.DEVICES if os.path.exists(path)]
-        landlock_abi = landlock.abi()
         walls = {state.wall for state in states if state.available}
-        if landlock_abi:
+        if ground.landlock_abi:
             walls.add(Wall.LANDLOCK)  # an old one that rules less is still put up
-        self._surroundings = child.Surroundings(
-            parent=os.getpid(), walls=frozenset(walls), landlock_abi=landlock_abi, grants=grants
-        )
+        self._surroundings = child.Surroundings(ground=ground, walls=frozenset(walls), grants=grants)
+        _settle()
         self._say(protocol.Ready(states, paths))
 
     def refuse(self, problem: str) -> None:
@@ -183,11 +192,16 @@ def main(arguments: Sequence[str]) -> Never:
     """
     if arguments == ["--probe"]:
         namespaces = _enter_namespaces()
-        sys.stdout.buffer.write(msgspec.json.encode([*probe(), namespaces]))
+        sys.stdout.buffer.write(msgspec.json.encode([*probe(survey()), namespaces]))
         sys.exit(0)
     control_fd, runner, *rest = arguments
-    # A terminal's Ctrl-C is for the runner, which ends its children in order.
+    # A terminal's Ctrl-C is for the runner, which ends its children in order. They inherit this, and the
+    # rest of what is set here, which each of them would otherwise have to do again.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
     kernel.prctl(kernel.PR_SET_NAME, b"vt-zygote")
     os.chdir("/")
     # On a child's lowest descriptors nothing may lie that it still needs (`child` puts its own there).

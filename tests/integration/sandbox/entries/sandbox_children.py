@@ -75,7 +75,7 @@ def surroundings(fd: int) -> None:
             "dumpable": libc.prctl(3, 0, 0, 0, 0),
             "no_new_privs": libc.prctl(39, 0, 0, 0, 0),
             "capabilities_in_bounding_set": [n for n in range(64) if libc.prctl(23, n, 0, 0, 0) == 1],
-            "sigint_default": signal.getsignal(signal.SIGINT) == signal.SIG_DFL,
+            "sigint_ignored": signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
             "threads": threading.active_count(),
             "draw": random.random(),
         }
