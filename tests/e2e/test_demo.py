@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
+import os
 import sys
-import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import pytest
 from voicethere.cli.demo.phrases import CRASH_PHRASE, PHRASES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+PR_SET_CHILD_SUBREAPER = 36
 
 ENVELOPE_FIELDS = {
     "type",
@@ -45,13 +49,29 @@ ROW_FIELDS = {
 }
 
 
-async def run_demo() -> tuple[int, str, str]:
+@pytest.fixture
+def orphans() -> Iterator[Callable[[], list[str]]]:
+    """Whatever the processes started meanwhile leave behind becomes ours, and can be seen."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1) == 0
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+
+    def look() -> list[str]:
+        now = psutil.Process().children(recursive=True)
+        return [" ".join(child.cmdline()) for child in now if child.pid not in before]
+
+    yield look
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
+async def run_demo(folder: Path) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "voicethere.cli.main",
         "demo",
         "--json",
+        env={**os.environ, "TMPDIR": str(folder)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -60,22 +80,10 @@ async def run_demo() -> tuple[int, str, str]:
     return process.returncode, out.decode(), progress.decode()
 
 
-def ours() -> set[int]:
-    """Processes of a platform, whoever started them."""
-    found = set()
-    for process in psutil.process_iter(["cmdline"]):
-        if "voicethere." in " ".join(process.info["cmdline"] or []):
-            found.add(process.pid)
-    return found
-
-
-def folders() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("voicethere-*"))
-
-
-async def test_the_demo_shows_every_failure_from_all_three_sides() -> None:
-    processes_before, folders_before = ours(), folders()
-    status, out, progress = await run_demo()
+async def test_the_demo_shows_every_failure_from_all_three_sides(
+    tmp_path: Path, orphans: Callable[[], list[str]]
+) -> None:
+    status, out, progress = await run_demo(tmp_path)
     assert status == 0, progress
     result: dict[str, Any] = json.loads(out)
     assert result["ok"] is True
@@ -124,5 +132,5 @@ async def test_the_demo_shows_every_failure_from_all_three_sides() -> None:
     assert killed["details"]["crash_kind"] == "signal"
     assert "vth_demo" not in out, "the secret in the agent's exception message came through"
 
-    assert ours() <= processes_before, "the demo left a process"
-    assert folders() <= folders_before, "the demo left a folder"
+    assert orphans() == [], "the demo left a process"
+    assert list(tmp_path.iterdir()) == [], "the demo left a folder"
