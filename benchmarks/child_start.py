@@ -152,7 +152,7 @@ class FreshChild:
             arguments = [theirs.fileno(), os.getpid(), folder, *walls]
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-X", "utf8", "-c", FRESH, *map(str, arguments)],
-                env={"OPENBLAS_NUM_THREADS": "1"},
+                env={"OPENBLAS_NUM_THREADS": "1", "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
             )

@@ -55,13 +55,23 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[ZygoteSandbox]:
     await sandbox.aclose()
 
 
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file in a folder that children import from: stands for the interpreter's own files."""
+    file = tmp_path_factory.mktemp("library") / "library.py"
+    file.write_text("# the library")
+    return file
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_sandbox(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ZygoteSandbox]:
+async def shared_sandbox(
+    tmp_path_factory: pytest.TempPathFactory, library: Path
+) -> AsyncIterator[ZygoteSandbox]:
     """One for all tests of a module that only start children in it."""
     sandbox = ZygoteSandbox(
         preload=["asyncio", "sandbox_attacks", "sandbox_children"],
         scratch_root=tmp_path_factory.mktemp("shared-scratch"),
-        import_from=[ENTRIES],
+        import_from=[ENTRIES, library.parent],
     )
     yield sandbox
     await sandbox.aclose()

@@ -7,7 +7,9 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,15 @@ def bundle(tmp_path: Path, outside: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of the same user as the runner, in place of the runner: it would be a pity for that one."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.communicate()
+
+
 @pytest.mark.parametrize(
     ("attack", "arguments", "error"),
     [
@@ -81,17 +92,12 @@ def bundle(tmp_path: Path, outside: Path) -> Path:
         ("read_parent_proc", {"name": "mem"}, DENIED),
         ("read_parent_proc", {"name": "cmdline"}, DENIED),
         # writing
-        ("write", {"path": "/tmp/from-a-child"}, DENIED),
         ("write", {"path": "../from-a-child"}, DENIED),
         ("make_folder", {"path": "../from-a-child"}, DENIED),
         ("make_symlink", {"path": "/etc/passwd"}, DENIED),
         ("make_fifo", {}, NOT_PERMITTED),
         ("change_mode", {"path": "."}, NOT_PERMITTED),
-        ("change_own_mode_by_descriptor", {"path": os.__file__}, NOT_PERMITTED),
         ("change_owner", {"path": "."}, NOT_PERMITTED),
-        ("change_times", {"path": os.__file__}, NOT_PERMITTED),
-        ("set_attribute", {"path": os.__file__}, NOT_PERMITTED),
-        ("truncate_by_reading", {"path": os.__file__}, DENIED),
         ("memory_file", {}, NOT_PERMITTED),
         ("shared_segment", {}, DENIED),
         # programs and processes
@@ -194,6 +200,28 @@ async def test_a_link_leads_nowhere(
     assert re.match(DENIED, raised), raised
 
 
+@pytest.mark.parametrize(
+    "attack",
+    [
+        *("append", "write", "truncate", "truncate_by_reading", "remove"),
+        *("change_mode", "change_own_mode_by_descriptor", "change_owner", "change_times", "set_attribute"),
+    ],
+)
+async def test_the_libraries_that_it_reads_stay_as_they_are(
+    shared_sandbox: ZygoteSandbox, spec: MakeSpec, library: Path, attack: str
+) -> None:
+    before = library.stat()
+    raised = await attempt(shared_sandbox, spec, attack, path=str(library))
+    assert re.match(rf"{DENIED}|{NOT_PERMITTED}", raised), raised
+    assert library.read_text() == "# the library"
+    after = library.stat()
+    assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_mtime_ns,
+    )
+
+
 @pytest.mark.parametrize("attack", ["append", "write", "truncate", "truncate_by_reading", "remove"])
 async def test_its_bundle_is_read_only(
     shared_sandbox: ZygoteSandbox, spec: MakeSpec, bundle: Path, attack: str
@@ -231,13 +259,18 @@ async def test_nothing_moves_over_the_wall(
     ],
     ids=lambda value: str(value)[:30],
 )
-@pytest.mark.parametrize("victim", ["runner", "zygote", "sibling"])
+@pytest.mark.parametrize("victim", ["stranger", "zygote", "sibling"])
 async def test_no_other_process_can_be_reached(
-    shared_sandbox: ZygoteSandbox, spec: MakeSpec, attack: str, arguments: dict[str, Any], victim: str
+    shared_sandbox: ZygoteSandbox,
+    spec: MakeSpec,
+    stranger: subprocess.Popen[bytes],
+    attack: str,
+    arguments: dict[str, Any],
+    victim: str,
 ) -> None:
     sibling = await shared_sandbox.start(spec("sandbox_children:echo"))
     assert shared_sandbox.zygote_pid is not None
-    pid = {"runner": os.getpid(), "zygote": shared_sandbox.zygote_pid, "sibling": sibling.pid}[victim]
+    pid = {"stranger": stranger.pid, "zygote": shared_sandbox.zygote_pid, "sibling": sibling.pid}[victim]
     try:
         if attack.startswith("call "):
             numbers = [pid if number == "PID" else number for number in arguments["numbers"]]
@@ -247,6 +280,7 @@ async def test_no_other_process_can_be_reached(
         else:
             raised = await attempt(shared_sandbox, spec, attack, pid=pid, **arguments)
         assert re.match(NOT_PERMITTED, raised), raised
+        assert stranger.poll() is None
         frames = sibling.frames()
         assert await anext(frames) == str(sibling.pid).encode()
         await sibling.send(b"still there")
@@ -256,8 +290,8 @@ async def test_no_other_process_can_be_reached(
 
 
 async def test_signals_to_groups_reach_nobody(shared_sandbox: ZygoteSandbox, spec: MakeSpec) -> None:
-    assert re.match(NOT_PERMITTED, await attempt(shared_sandbox, spec, "kill", pid=-1, number=9))
-    assert re.match(NOT_PERMITTED, await attempt(shared_sandbox, spec, "kill_parents_group"))
+    assert re.match(NOT_PERMITTED, await attempt(shared_sandbox, spec, "kill", pid=-1, number=0))
+    assert re.match(NOT_PERMITTED, await attempt(shared_sandbox, spec, "signal_parents_group"))
 
 
 @pytest.mark.parametrize("stack", [0, 32 * 1024], ids=["usual stacks", "small stacks"])

@@ -107,7 +107,7 @@ async def test_preloaded_numpy_draws_differently_in_each_child(
     tmp_path: Path, spec: MakeSpec, entries: Path
 ) -> None:
     pytest.importorskip("numpy")
-    sandbox = ZygoteSandbox(preload=["numpy"], scratch_root=tmp_path, import_from=[entries])
+    sandbox = ZygoteSandbox(preload=["numpy", "numpy.random"], scratch_root=tmp_path, import_from=[entries])
     try:
         children = [await sandbox.start(spec("sandbox_children:numerical_preloaded")) for _ in range(3)]
         answers = [json.loads(await only_frame(child)) for child in children]

@@ -81,7 +81,8 @@ def _settle(order: protocol.ChildOrder) -> None:
     kernel.prctl(kernel.PR_SET_NAME, b"vt-child")
     os.umask(_UMASK)
     os.chdir(order.scratch)
-    os.environ.update({"HOME": order.scratch, "TMPDIR": order.scratch, **order.environment})
+    for name, value in {"HOME": order.scratch, "TMPDIR": order.scratch, **order.environment}.items():
+        os.environ[name] = value
 
 
 def _confine(order: protocol.ChildOrder, surroundings: Surroundings) -> None:

@@ -75,7 +75,18 @@ def count_threads_alone() -> None:
         OSError: neither is allowed here.
     """
     if os.geteuid() == 0:
-        os.setgroups([])
-        os.setresuid(_FIRST_REAL_UID + os.getpid(), 0, 0)
-    else:
+        try:
+            os.setgroups([])
+            os.setresuid(_FIRST_REAL_UID + os.getpid(), 0, 0)
+        except OSError:
+            pass  # root of a user namespace only, as in a rootless container, and so an ordinary user
+        else:
+            return
+    try:
         kernel.unshare(kernel.CLONE_NEWUSER)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            "threads of one process can only be counted in a user namespace, and none can be made here "
+            f"({error}); memory alone bounds them",
+        ) from error

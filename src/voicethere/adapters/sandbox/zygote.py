@@ -43,12 +43,13 @@ class CannotServe(Exception):
 
 def _enter_namespaces() -> WallState:
     """An empty network of its own, once for all children: it costs them nothing."""
+    empty = kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC
     try:
         user, group = os.geteuid(), os.getegid()
-        if user == 0:
-            kernel.unshare(kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC)
-        else:
-            kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC)
+        try:
+            kernel.unshare(empty)
+        except PermissionError:  # not root, or root without the capability: by way of a user namespace
+            kernel.unshare(empty | kernel.CLONE_NEWUSER)
             kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # else the files below are root's
             for name, line in (
                 ("setgroups", "deny"),

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from voicethere.adapters.sandbox import protocol
+from voicethere.adapters.sandbox.confinement import WallState
 from voicethere.core.ports import SandboxUnavailable
 
 _ZYGOTE_MODULE = "voicethere.adapters.sandbox.zygote"
@@ -250,18 +251,46 @@ class ZygoteProcess:
             child.orphaned()
 
 
+def _command() -> list[str]:
+    return [sys.executable, "-I", "-X", "utf8", "-m", _ZYGOTE_MODULE]
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of the runner's environment, which is full of secrets; but libraries must be found."""
+    library_path = os.environ.get("LD_LIBRARY_PATH")
+    return {} if library_path is None else {"LD_LIBRARY_PATH": library_path}
+
+
 def _start(
     control: socket.socket, preload: Sequence[str], import_from: Sequence[Path]
 ) -> subprocess.Popen[bytes]:
     descriptor = control.fileno()
     arguments = [str(descriptor), str(os.getpid()), *(f"+{folder}" for folder in import_from), *preload]
-    # Nothing of the runner's environment: it is full of secrets. Libraries must still be found.
-    library_path = os.environ.get("LD_LIBRARY_PATH")
     return subprocess.Popen(
-        [sys.executable, "-I", "-X", "utf8", "-m", _ZYGOTE_MODULE, *arguments],
-        env={} if library_path is None else {"LD_LIBRARY_PATH": library_path},
+        [*_command(), *arguments],
+        env=_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=[descriptor],
         start_new_session=True,
     )
+
+
+def probe_in_a_process() -> list[WallState]:
+    """Which walls stand here, without a zygote. Blocks for about 0.1 s.
+
+    Raises:
+        SandboxUnavailable: it could not be found out.
+    """
+    try:
+        answer = subprocess.run(
+            [*_command(), "--probe"],
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SandboxUnavailable(f"the probe of the sandbox failed: {error}") from error
+    return msgspec.json.decode(answer.stdout, type=list[WallState])

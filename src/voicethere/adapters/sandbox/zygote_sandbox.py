@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -23,7 +21,7 @@ from voicethere.adapters.sandbox.limits import Limits
 from voicethere.adapters.sandbox.oom import OutOfMemoryKills
 from voicethere.adapters.sandbox.readable import is_beneath
 from voicethere.adapters.sandbox.scratch import ScratchRoot
-from voicethere.adapters.sandbox.zygote_process import ZygoteProcess
+from voicethere.adapters.sandbox.zygote_process import ZygoteProcess, probe_in_a_process
 from voicethere.core.ports import ChildSpec, Mechanism, SandboxUnavailable
 
 _FORK_SECONDS = 10.0
@@ -110,7 +108,7 @@ class ZygoteSandbox:
     def mechanisms(self) -> Sequence[Mechanism]:
         """What confines children here, and what is missing. Before `open`, a process finds it out (0.1 s)."""
         if self._walls is None:
-            self._walls = _probe_in_a_process()
+            self._walls = probe_in_a_process()
         return [
             Mechanism(name=state.wall, available=state.available, note=_note(state)) for state in self._walls
         ]
@@ -205,18 +203,3 @@ def _note(state: WallState) -> str:
     if not state.available and state.wall in SECOND_WALLS:
         return f"{state.note} (a second wall: seccomp denies the same)"
     return state.note
-
-
-def _probe_in_a_process() -> list[WallState]:
-    try:
-        answer = subprocess.run(
-            [sys.executable, "-I", "-m", "voicethere.adapters.sandbox.zygote", "--probe"],
-            env={},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            timeout=30,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise SandboxUnavailable(f"the probe of the sandbox failed: {error}") from error
-    return msgspec.json.decode(answer.stdout, type=list[WallState])

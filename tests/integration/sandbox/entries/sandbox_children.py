@@ -153,7 +153,7 @@ def end(fd: int) -> None:
     if way == "raise":
         raise LookupError("nowhere to be found")
     if way == "memory":
-        bytearray(8 << 30)
+        bytearray(1 << 30)
     if way == "abort":
         os.abort()
     if way == "segfault":
