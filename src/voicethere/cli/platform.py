@@ -73,6 +73,7 @@ class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
     strict_sandbox: bool = False
     max_idle_seconds: int = 120
     log_level: str = "INFO"
+    runner_changes: tuple[str, ...] = ()
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,6 +249,7 @@ class Platform:
             f"--log-file={layout.logs / 'runner.log'}",
             "--until-stdin-closes",
             *(f"--host-address={address}" for address in settings.host_addresses),
+            *(f"--set={change}" for change in settings.runner_changes),
             *(["--strict-sandbox"] if settings.strict_sandbox else []),
         ]
         # Its own session: Ctrl-C in the terminal is for us, and we end the runner in order.

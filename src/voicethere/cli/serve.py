@@ -40,6 +40,13 @@ def serve() -> None:
 )
 @click.option("--log-level", default="INFO", show_default=True)
 @click.option("--log-file", type=click.Path(path_type=Path), default=None)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A runner setting, such as rejoin_seconds=10.",
+)
 @click.option("--until-stdin-closes", is_flag=True, help="End when standard input does.")
 def runner(
     data_dir: Path,
@@ -49,6 +56,7 @@ def runner(
     strict_sandbox: bool,
     log_level: str,
     log_file: Path | None,
+    changes: tuple[str, ...],
     until_stdin_closes: bool,
 ) -> None:
     """Host sessions: the clients' connections, speech, and the agents' processes."""
@@ -60,6 +68,7 @@ def runner(
             capacity=capacity,
             host_addresses=host_addresses or None,
             strict_sandbox=strict_sandbox,
+            changes=changes,
             until_stdin_closes=until_stdin_closes,
         )
     )
@@ -72,6 +81,7 @@ async def _run(
     capacity: int,
     host_addresses: tuple[str, ...] | None,
     strict_sandbox: bool,
+    changes: tuple[str, ...],
     until_stdin_closes: bool,
 ) -> None:
     from voicethere.adapters.bundles import DirectoryBundleStore
@@ -82,10 +92,13 @@ async def _run(
     from voicethere.core.clock import SystemClock
     from voicethere.core.ports import SpeechProviderError
     from voicethere.roles.runner.runner import Runner
-    from voicethere.roles.runner.settings import RunnerSettings
+    from voicethere.roles.runner.settings import RunnerSettings, changed
     from voicethere.roles.runner.unpacked import UnpackedBundles
     from voicethere.wire.relay import RunnerHello
 
+    settings = changed(
+        RunnerSettings(runner_id=runner_id, capacity=capacity, host_addresses=host_addresses), changes
+    )
     layout.prepare()
     async with contextlib.AsyncExitStack() as stack:
         sandbox = ZygoteSandbox(
@@ -111,7 +124,7 @@ async def _run(
         )
         stack.push_async_callback(link.aclose)
         role = Runner(
-            settings=RunnerSettings(runner_id=runner_id, capacity=capacity, host_addresses=host_addresses),
+            settings=settings,
             link=link,
             sandbox=sandbox,
             speech=speech,

@@ -42,6 +42,13 @@ from voicethere.cli.logs import configure_logs
     show_default=True,
     help="The most that a project may set as its idle limits.",
 )
+@click.option(
+    "--runner-set",
+    "runner_changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the runner, such as rejoin_seconds=10; repeatable.",
+)
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout once it serves.")
 def up(
@@ -53,11 +60,13 @@ def up(
     host_addresses: tuple[str, ...],
     strict_sandbox: bool,
     max_idle_seconds: int,
+    runner_changes: tuple[str, ...],
     log_level: str,
     as_json: bool,
 ) -> None:
     """Run the whole platform on this machine: all roles as one process tree. Ctrl-C ends everything."""
     from voicethere.cli.platform import PlatformBusy, PlatformSettings
+    from voicethere.roles.runner.settings import InvalidSetting, RunnerSettings, changed
 
     settings = PlatformSettings(
         data_dir=data_dir,
@@ -69,11 +78,15 @@ def up(
         strict_sandbox=strict_sandbox,
         max_idle_seconds=max_idle_seconds,
         log_level=log_level,
+        runner_changes=runner_changes,
     )
     try:
+        changed(RunnerSettings(runner_id="checked"), runner_changes)
         (data_dir / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
         configure_logs(level=log_level, file=data_dir / "logs" / "platform.log")
         problem = asyncio.run(_serve(settings, as_json))
+    except InvalidSetting as invalid:
+        raise click.UsageError(str(invalid)) from None
     except PlatformBusy as busy:
         raise click.ClickException(str(busy)) from None
     except TimeoutError:

@@ -23,6 +23,7 @@ from voicethere.roles.runner.agent_child import (
     AgentError,
     AgentEvent,
     AgentSpec,
+    AgentTimeouts,
     ChildGone,
     LogLine,
 )
@@ -311,6 +312,9 @@ class SessionHost:
                 on_event=self._agent_event,
                 clock=self._parts.clock,
                 redact=self._redactor.text,
+                limits=AgentTimeouts(
+                    start=self._settings.agent_start_seconds, hook=self._settings.hook_seconds
+                ),
             )
             self._child = child
             await child.start()
@@ -559,6 +563,7 @@ def _rules(assignment: AssignSession, settings: RunnerSettings) -> Rules:
         hello_seconds=settings.hello_seconds,
         tell_seconds=settings.tell_seconds,
         rejoin_seconds=settings.rejoin_seconds,
+        idle_grace_seconds=settings.idle_grace_seconds,
     )
 
 

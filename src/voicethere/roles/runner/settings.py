@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Annotated
+
 import msgspec
 
 from voicethere.core.ports import SandboxLimits
 from voicethere.errors import Bounds
 from voicethere.wire.control_channel import MAX_JSON_MESSAGE_BYTES
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+
+
+class InvalidSetting(ValueError):
+    """A setting that is none, or out of its range; the words name it and what would be right."""
 
 
 class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,19 +23,45 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     runner_id: str
     capacity: int = 64
-    heartbeat_seconds: float = 1.0
-    connect_seconds: float = 20.0
-    hello_seconds: float = 0.5
-    tell_seconds: float = 120.0
-    rejoin_seconds: float = 30.0
-    reoffer_seconds: float = 1.0
-    flush_seconds: float = 2.0
-    teardown_seconds: float = 5.0
-    stop_agent_seconds: float = 0.5
-    drain_seconds: float = 10.0
+    heartbeat_seconds: Seconds = 1.0
+    connect_seconds: Seconds = 20.0
+    hello_seconds: Seconds = 0.5
+    tell_seconds: Seconds = 120.0
+    rejoin_seconds: Seconds = 30.0
+    reoffer_seconds: Seconds = 1.0
+    flush_seconds: Seconds = 2.0
+    teardown_seconds: Seconds = 5.0
+    stop_agent_seconds: Seconds = 0.5
+    agent_start_seconds: Seconds = 10.0
+    hook_seconds: Seconds = 60.0
+    idle_grace_seconds: Seconds = 30.0
+    drain_seconds: Seconds = 10.0
     token_refresh_share: float = 0.5
     max_json_message_bytes: int = MAX_JSON_MESSAGE_BYTES
     max_binary_message_bytes: int = 256 * 1024
     bounds: Bounds = Bounds()
     host_addresses: tuple[str, ...] | None = None
     child_limits: SandboxLimits = SandboxLimits()
+
+
+def changed(settings: RunnerSettings, changes: Iterable[str]) -> RunnerSettings:
+    """`settings` with `NAME=VALUE` applied, as an operator gives them.
+
+    Raises:
+        InvalidSetting: not of that form, an unknown name, or a value out of its range.
+    """
+    fields = msgspec.to_builtins(settings)
+    simple = sorted(
+        name for name, value in fields.items() if isinstance(value, int | float) and name != "capacity"
+    )
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals or name not in simple:
+            raise InvalidSetting(
+                f"{change!r} is no runner setting; NAME=VALUE with one of {', '.join(simple)}"
+            )
+        fields[name] = value
+    try:
+        return msgspec.convert(fields, RunnerSettings, strict=False)
+    except msgspec.ValidationError as problem:
+        raise InvalidSetting(f"a runner setting is out of range: {problem}") from None
