@@ -9,6 +9,7 @@ from aiortc import RTCDataChannel, RTCSessionDescription
 from voicethere.adapters.rtc import descriptions
 from voicethere.adapters.rtc.descriptions import BadDescription
 from voicethere.adapters.rtc.events import PeerEvent
+from voicethere.adapters.rtc.liveness import DEFAULT_PATIENCE, Patience
 from voicethere.adapters.rtc.opus import FRAME_SECONDS, SAMPLE_RATE
 from voicethere.adapters.rtc.peer import Peer
 from voicethere.wire.session_api import IceServer
@@ -23,7 +24,7 @@ class ClientPeer(Peer):
 
     Args:
         audio: send audio (silence until something plays on `speech`); False answers `recvonly`.
-        ice_servers, on_event, host_addresses: as for `ServerPeer`.
+        ice_servers, on_event, host_addresses, patience: as for `ServerPeer`.
         connect_timeout: seconds from the answer until `ConnectFailed`.
 
     Example:
@@ -39,6 +40,7 @@ class ClientPeer(Peer):
         on_event: Callable[[PeerEvent], None],
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
         host_addresses: Sequence[str] | None = None,
+        patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
         super().__init__(
             audio=audio,
@@ -47,6 +49,7 @@ class ClientPeer(Peer):
             connect_timeout=connect_timeout,
             inbound_sample_rate=INBOUND_SAMPLE_RATE,
             host_addresses=host_addresses,
+            patience=patience,
             # Continuous, as a microphone is: who waits for the end of speech hears the silence after it.
             idle_interval=FRAME_SECONDS,
         )

@@ -23,6 +23,10 @@ class ConnectionStateChanged(msgspec.Struct, frozen=True):
     state: ConnectionState
 
 
+class PeerVanished(msgspec.Struct, frozen=True):
+    """Nothing comes from the other side any more, and it does not answer. Said once; the owner closes."""
+
+
 class ControlOpened(msgspec.Struct, frozen=True):
     """`voice-control` is open."""
 
@@ -68,6 +72,7 @@ class ConnectFailed(msgspec.Struct, frozen=True):
 
 PeerEvent = (
     ConnectionStateChanged
+    | PeerVanished
     | ControlOpened
     | SyncOpened
     | ControlClosed

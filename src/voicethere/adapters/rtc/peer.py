@@ -41,12 +41,14 @@ from voicethere.adapters.rtc.events import (
     ControlOpened,
     ControlReceived,
     PeerEvent,
+    PeerVanished,
     SyncOpened,
     SyncReceived,
 )
 from voicethere.adapters.rtc.host_addresses import checked, choose, machine_addresses, offer_only
 from voicethere.adapters.rtc.ice_end import end_ice
 from voicethere.adapters.rtc.inbound import pcm_frames
+from voicethere.adapters.rtc.liveness import Liveness, Patience
 from voicethere.adapters.rtc.outbound import SpeechTrack
 from voicethere.adapters.rtc.quiet_logs import quiet_rtc_logs
 from voicethere.wire.control_channel import CONTROL_LABEL, SYNC_LABEL
@@ -97,6 +99,7 @@ class Peer:
         inbound_sample_rate: int,
         host_addresses: Sequence[str] | None,
         idle_interval: float,
+        patience: Patience,
     ) -> None:
         quiet_rtc_logs()
         self._addresses = choose(machine_addresses()) if host_addresses is None else checked(host_addresses)
@@ -104,6 +107,8 @@ class Peer:
         self._on_event = on_event
         self._connect_timeout = connect_timeout
         self._inbound_sample_rate = inbound_sample_rate
+        self._patience = patience
+        self._liveness: Liveness | None = None
         self.speech: SpeechTrack | None = SpeechTrack(idle_interval=idle_interval) if audio else None
         """What this peer sends; None without audio."""
         self.counts = PeerCounts()
@@ -141,6 +146,11 @@ class Peer:
         """Bytes of the largest message that the other side takes; 64 KiB until it has said."""
         sctp = self._sctp()
         return 64 * 1024 if sctp is None else sctp_flush.remote_max_message_size(sctp)
+
+    def doubt(self) -> None:
+        """There is reason to think that the other side is gone: find out now, not at the next look."""
+        if self._liveness is not None:
+            self._liveness.doubt()
 
     # -------------------------------------------------------------- sending
 
@@ -274,6 +284,11 @@ class Peer:
     def _on_state(self) -> None:
         state = self.state
         self._emit(ConnectionStateChanged(state))
+        transport = self._dtls_transport()
+        if state is ConnectionState.CONNECTED and self._liveness is None and transport is not None:
+            self._liveness = Liveness(
+                transport, patience=self._patience, on_vanished=lambda: self._emit(PeerVanished())
+            )
         if state is ConnectionState.FAILED or state is ConnectionState.CLOSED:
             self._fail(f"the connection {'was closed' if state is ConnectionState.CLOSED else 'failed'}")
         self._look_if_ready()
@@ -360,6 +375,8 @@ class Peer:
     async def _close(self) -> bool:
         if self._connect_timer is not None:
             self._connect_timer.cancel()
+        if self._liveness is not None:
+            await self._liveness.aclose()
         if self.speech is not None:
             self.speech.stop()
         if self._audio_pump is not None:

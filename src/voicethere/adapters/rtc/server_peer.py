@@ -12,6 +12,7 @@ from aiortc import RTCRtpSender, RTCSessionDescription
 from voicethere.adapters.rtc import descriptions
 from voicethere.adapters.rtc.descriptions import BadDescription
 from voicethere.adapters.rtc.events import PeerEvent
+from voicethere.adapters.rtc.liveness import DEFAULT_PATIENCE, Patience
 from voicethere.adapters.rtc.outbound import IDLE_INTERVAL_SECONDS
 from voicethere.adapters.rtc.peer import Peer, PeerSetupError
 from voicethere.wire.control_channel import CONTROL_LABEL, SYNC_LABEL
@@ -31,6 +32,7 @@ class ServerPeer(Peer):
         on_event: called on the event loop with every `PeerEvent`.
         connect_timeout: seconds from the offer until `ConnectFailed`.
         host_addresses: addresses to offer; None chooses a few of the machine's.
+        patience: how long the other side may be silent until it counts as vanished.
 
     Raises:
         PeerSetupError: an ICE server's URL is not one.
@@ -50,6 +52,7 @@ class ServerPeer(Peer):
         on_event: Callable[[PeerEvent], None],
         connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
         host_addresses: Sequence[str] | None = None,
+        patience: Patience = DEFAULT_PATIENCE,
     ) -> None:
         super().__init__(
             audio=audio,
@@ -58,6 +61,7 @@ class ServerPeer(Peer):
             connect_timeout=connect_timeout,
             inbound_sample_rate=INBOUND_SAMPLE_RATE,
             host_addresses=host_addresses,
+            patience=patience,
             idle_interval=IDLE_INTERVAL_SECONDS,
         )
         if self.speech is not None:
