@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "sessions": LazyCommand("voicethere.cli.sessions:sessions", "The sessions of a project."),
     "api-keys": LazyCommand("voicethere.cli.api_keys:api_keys", "Keys for administration and clients."),
     "agent": LazyCommand("voicethere.cli.agent:agent", "Check agents on this machine."),
+    "errors": LazyCommand("voicethere.cli.errors:errors", "What each session error code means."),
     "schema": LazyCommand("voicethere.cli.schema:schema", "The JSON Schema of the wire messages."),
 }
 

@@ -113,14 +113,14 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         cause="The agent's own code raised an exception that it did not catch: in a hook, in a task or a "
         "thread that it started, or in a callback. The row's `message` is the exception's type and words.",
         remedy="Find the row with `voicethere projects errors list --session ID --json`: the end of its "
-        "`stack_trace` names the file and line in the agent, `details.hook` the hook. Handle the case there, "
-        "check the file with `voicethere agent verify FILE`, then `voicethere build upload FILE --promote` "
-        "and `voicethere deploy`. What the caller hears is the session setting `error_message`.",
-        follows="`error_hook` runs first (5 s at most; its own failure is only logged). The client gets the "
-        "error at once, before any audio, with the project's `error_message` as its `message`; in modes with "
-        "audio the same words are spoken. Then the connection is closed and the session ends as "
-        "`agent_error`: nothing more is sent. If the crash message cannot be played, a `RUNNER_INTERNAL` is "
-        "stored behind this one and not sent, and so is a `SESSION_END_FAILED`.",
+        "`stack_trace` names the file and line in the agent, `details.hook` the hook. Handle the case "
+        "there, check the file with `voicethere agent verify FILE`, then `voicethere build upload FILE "
+        "--promote` and `voicethere deploy`. What the caller hears is the session setting `error_message`.",
+        follows="`error_hook` runs first (5 s at most; its own failure is only logged). The client gets "
+        "the error at once, before any audio, with the project's `error_message` as its `message`; in "
+        "modes with audio the same words are spoken. Then the connection is closed and the session ends as "
+        "`agent_error`: nothing more is sent. If the crash message cannot be played, a `RUNNER_INTERNAL` "
+        "is stored behind this one and not sent, and so is a `SESSION_END_FAILED`.",
         details=(
             Detail("crash_kind", "how it happened", (("raised", "the agent's code raised"),)),
             Detail("hook", "the hook that raised, or what raised instead of one (such as a task)"),
@@ -135,20 +135,20 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         message="Sorry, something went wrong.",
         recoverable=False,
         when="The agent's process exited, was killed, stopped answering, or could not load its bundle.",
-        cause="The process that runs the agent ended although the session had not: it exited, was killed by "
-        "a signal, ran out of memory, blocked for longer than it may, or could not load its bundle. "
+        cause="The process that runs the agent ended although the session had not: it exited, was killed "
+        "by a signal, ran out of memory, blocked for longer than it may, or could not load its bundle. "
         "`details.crash_kind` says which.",
         remedy="Look at the row with `voicethere projects errors list --session ID --json`: `crash_kind`, "
-        "`exit_status`, `signal` and the last log lines are in its `details`. `voicethere agent verify FILE` "
-        "loads the same file in the same sandbox and shows a load failure at once. For `unresponsive`: "
-        "do not block the event loop (`asyncio.sleep`, not `time.sleep`), or make the handler a plain "
-        "function, which runs in a thread. For `out_of_memory`: keep less, or load less. For a "
-        "`signal`: look for a library written in C among the agent's imports.",
-        follows="`error_hook` cannot run: its process is gone. The client gets the error within milliseconds "
-        "of the process's end, with the project's `error_message` as its `message`; in modes with audio the "
-        "same words are spoken, encoded when the session began. Then the session ends as `agent_error`. An "
-        "`agent_error` message of an older runner reaches the application as this code. A crash that cannot "
-        "be spoken adds a `RUNNER_INTERNAL` that is stored and not sent.",
+        "`exit_status`, `signal` and the last log lines are in its `details`. `voicethere agent verify "
+        "FILE` loads the same file in the same sandbox and shows a load failure at once. For "
+        "`unresponsive`: do not block the event loop (`asyncio.sleep`, not `time.sleep`), or make the "
+        "handler a plain function, which runs in a thread. For `out_of_memory`: keep less, or load less. "
+        "For a `signal`: look for a library written in C among the agent's imports.",
+        follows="`error_hook` cannot run: its process is gone. The client gets the error within "
+        "milliseconds of the process's end, with the project's `error_message` as its `message`; in modes "
+        "with audio the same words are spoken, encoded when the session began. Then the session ends as "
+        "`agent_error`. An `agent_error` message of an older runner reaches the application as this code. "
+        "A crash that cannot be spoken adds a `RUNNER_INTERNAL` that is stored and not sent.",
         details=(
             Detail(
                 "crash_kind",
@@ -178,8 +178,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
             _EXCEPTION_TYPE,
             _LAST_LOG_LINES,
         ),
-        note_on_recoverable="True where the project's crash policy restarts the child and the session "
-        "goes on.",
+        note_on_recoverable="True where the project's crash policy restarts the child and the session goes "
+        "on.",
     ),
     CodeInfo(
         code=SessionErrorCode.RUNNER_INTERNAL,
@@ -192,13 +192,13 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         cause="The runner itself failed, not the agent: an agent's process could not be started, the peer "
         "could not be set up, speech could not be made or played, or the runner's process died.",
         remedy="The row's `message` says what failed (`voicethere projects errors list --session ID "
-        "--json`). `voicethere doctor` checks the sandbox, speech, network and disk of the machine. The runner's log "
-        "has lines with the session's id: `.voicethere/data/logs/runner.log` for `voicethere up`, or what "
-        "it wrote last in `runner.err` beside it.",
+        "--json`). `voicethere doctor` checks the sandbox, speech, network and disk of the machine. The "
+        "runner's log has lines with the session's id: `.voicethere/data/logs/runner.log` for `voicethere "
+        "up`, or what it wrote last in `runner.err` beside it.",
         follows="As the error that ends a session it is sent to the client, on the data channel or, where "
-        "the runner's process died, on the signaling socket; the session ends as `error`. Where an agent's error "
-        "came before it (the crash message could not be played), it is stored only: a client hears of no "
-        "error after the one that ended the session.",
+        "the runner's process died, on the signaling socket; the session ends as `error`. Where an agent's "
+        "error came before it (the crash message could not be played), it is stored only: a client hears "
+        "of no error after the one that ended the session.",
         details=(
             _EXCEPTION_TYPE,
             Detail("runner_id", "the runner that is gone, where its process died"),
@@ -211,12 +211,12 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         message="The session could not be ended cleanly.",
         recoverable=False,
         when="Tearing the session down failed or took too long.",
-        cause="A part of the session could not be closed in time (5 s each): the agent's process, the peer, "
-        "speech or recognition on its way, or the removal of the scratch folder. The row's `message` names "
-        "the part.",
-        remedy="Look at the row with `voicethere projects errors list --session ID` and at the runner's log "
-        "for the session's id. `voicethere doctor` shows whether the disk is full. When it happens to many "
-        "sessions the machine is overloaded: lower `voicethere up --capacity`.",
+        cause="A part of the session could not be closed in time (5 s each): the agent's process, the "
+        "peer, speech or recognition on its way, or the removal of the scratch folder. The row's `message` "
+        "names the part.",
+        remedy="Look at the row with `voicethere projects errors list --session ID` and at the runner's "
+        "log for the session's id. `voicethere doctor` shows whether the disk is full. When it happens to "
+        "many sessions the machine is overloaded: lower `voicethere up --capacity`.",
         follows="The session counts as failed, whatever its end reason. It is stored and not sent: by then "
         "the connection is closed, and the client knows how its session ended. Any other error may come "
         "before it, none after it.",
@@ -231,8 +231,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         cause="The agent's own code raised an exception while it handled the idle limit. The session was "
         "going to end as idle, and does.",
         remedy="Mend `on_idle_timeout`: the end of the row's `stack_trace` names the file and line "
-        "(`voicethere projects errors list --session ID --json`). Then upload and deploy the agent again. A "
-        "hook that is not needed can be left out: an agent without it is not waited for.",
+        "(`voicethere projects errors list --session ID --json`). Then upload and deploy the agent again. "
+        "A hook that is not needed can be left out: an agent without it is not waited for.",
         follows="The client gets this error, is told of `SESSION_IDLE_TIMEOUT` right behind it, and gets a "
         "`session_close` with `idle_timeout`. Nothing is spoken.",
         details=(
@@ -249,9 +249,9 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         recoverable=True,
         when="The agent's on_idle_timeout hook took longer than its 30 s of grace.",
         cause="`on_idle_timeout` waits for something slow, or never returns.",
-        remedy="Bound what the hook waits for to well under 30 seconds, such as "
-        "`async with asyncio.timeout(20): …`, and leave slow work to a service of your own. Then upload and "
-        "deploy the agent again.",
+        remedy="Bound what the hook waits for to well under 30 seconds, such as `async with "
+        "asyncio.timeout(20): …`, and leave slow work to a service of your own. Then upload and deploy the "
+        "agent again.",
         follows="The hook is not waited for any longer: the client gets this error, is told of "
         "`SESSION_IDLE_TIMEOUT` right behind it, and gets a `session_close` with `idle_timeout`.",
     ),
@@ -262,15 +262,15 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         message="The session ended because nothing happened for a while.",
         recoverable=False,
         when="Informational: nobody spoke or sent anything for the idle limit.",
-        cause="Neither the user nor the agent did anything that counts as activity for the configured time: "
-        "speech where `idle_timeout_voice_activity` is on, messages of the client where "
+        cause="Neither the user nor the agent did anything that counts as activity for the configured "
+        "time: speech where `idle_timeout_voice_activity` is on, messages of the client where "
         "`idle_timeout_dc_inbound` is on.",
         remedy="Nothing is broken. If it came too soon: `voicethere projects session-settings set "
         "idle_timeout_seconds 120` (voice) or `data_only_idle_timeout_seconds` (data), or turn "
         "`idle_timeout_enabled` off; then `voicethere deploy`. A client that only listens may send "
         "`keepalive` messages.",
-        follows="A `session_close` with code `idle_timeout` follows it; a client that gets only that reports "
-        "the same code. No reconnect follows. `IDLE_TIMEOUT_CALLBACK_FAILED` or "
+        follows="A `session_close` with code `idle_timeout` follows it; a client that gets only that "
+        "reports the same code. No reconnect follows. `IDLE_TIMEOUT_CALLBACK_FAILED` or "
         "`IDLE_TIMEOUT_CALLBACK_TIMED_OUT` may come before it.",
     ),
     CodeInfo(
@@ -287,8 +287,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         "CAPACITY_EXCEEDED: raise `voicethere up --capacity`, or start with `wait_for_capacity`. "
         "HTTP_ERROR: check the address and the key (`voicethere api-keys list`); a client key starts "
         "sessions of its own project only.",
-        follows="The client's `start_session` tells `on_session_error` once and returns a result that is not "
-        "`ok`; there is no connection, and nothing else follows. Where a session existed, the session "
+        follows="The client's `start_session` tells `on_session_error` once and returns a result that is "
+        "not `ok`; there is no connection, and nothing else follows. Where a session existed, the session "
         "service stores a row with the same code; `HTTP_ERROR` has none.",
         details=(_FAILURE_CODE,),
     ),
@@ -299,14 +299,14 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         message="Starting the session took too long.",
         recoverable=True,
         when="The session was not ready within the client's or the service's limit.",
-        cause="Every runner is busy or slow to answer, so that the session was not ready within the client's "
-        "`timeout` (120 s by default), or a runner did not accept it within the service's 30 s.",
+        cause="Every runner is busy or slow to answer, so that the session was not ready within the "
+        "client's `timeout` (120 s by default), or a runner did not accept it within the service's 30 s.",
         remedy="Try again. If it persists: raise `voicethere up --capacity` or the client's `timeout`, and "
         "look at `on_status` for the place in the line. `voicethere sessions list` shows what holds the "
         "runners, `voicethere doctor` what slows the machine down.",
-        follows="The client's `start_session` tells `on_session_error` once and returns a result that is not "
-        "`ok`. A session that was made after all and that nobody joins is removed after 2 minutes, without "
-        "an error.",
+        follows="The client's `start_session` tells `on_session_error` once and returns a result that is "
+        "not `ok`. A session that was made after all and that nobody joins is removed after 2 minutes, "
+        "without an error.",
         details=(_FAILURE_CODE,),
     ),
     CodeInfo(
@@ -316,14 +316,15 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         message="The connection to the agent failed.",
         recoverable=False,
         when="The client's peer connection reached the state failed.",
-        cause="The path between client and runner was lost or never worked: another network, a firewall that "
-        "blocks UDP, a runner that offers addresses which the client cannot reach, or a signaling socket "
-        "that was refused.",
-        remedy="Allow UDP between client and runner. `voicethere doctor` lists the addresses that the runner "
-        "offers; `voicethere up --host-address ADDRESS` names others, such as the public one of a machine "
-        "behind NAT. Look for a row of the session too: `voicethere projects errors list --session ID`.",
-        follows="Only the client sees it; no row is stored for it. A session whose client does not come back "
-        "ends on the platform as `client_disconnected`, which is no error.",
+        cause="The path between client and runner was lost or never worked: another network, a firewall "
+        "that blocks UDP, a runner that offers addresses which the client cannot reach, or a signaling "
+        "socket that was refused.",
+        remedy="Allow UDP between client and runner. `voicethere doctor` lists the addresses that the "
+        "runner offers; `voicethere up --host-address ADDRESS` names others, such as the public one of a "
+        "machine behind NAT. Look for a row of the session too: `voicethere projects errors list --session "
+        "ID`.",
+        follows="Only the client sees it; no row is stored for it. A session whose client does not come "
+        "back ends on the platform as `client_disconnected`, which is no error.",
         note_on_recoverable="True exactly while another try follows.",
     ),
     CodeInfo(
@@ -335,12 +336,13 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         when="The connection closed although nobody asked for it.",
         cause="The runner ended the session (it was shut down, for example), or the connection went away, "
         "without a `session_error` that explains it.",
-        remedy="Look the session up by its id: `voicethere projects errors list --session ID` shows what is "
-        "stored of it, `voicethere sessions list` its end reason. After `runner_shutdown` start a new "
+        remedy="Look the session up by its id: `voicethere projects errors list --session ID` shows what "
+        "is stored of it, `voicethere sessions list` its end reason. After `runner_shutdown` start a new "
         "session.",
         follows="Only the client sees it; no row is stored for it. It is not reported where a "
-        "`session_error` has explained the end already, nor after `client_close_signal` and `agent_disconnected`, which are "
-        "clean ends. `session_close` with `idle_timeout` is `SESSION_IDLE_TIMEOUT` instead.",
+        "`session_error` has explained the end already, nor after `client_close_signal` and "
+        "`agent_disconnected`, which are clean ends. `session_close` with `idle_timeout` is "
+        "`SESSION_IDLE_TIMEOUT` instead.",
         note_on_recoverable="True exactly while another try follows.",
     ),
     CodeInfo(
@@ -350,8 +352,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         message="Connecting to the agent took too long.",
         recoverable=True,
         when="The client was not connected within its limit.",
-        cause="No network path between client and runner was found within the client's `connect_timeout`, or "
-        "only a part of what the mode needs came up (a voice session is connected once audio flows).",
+        cause="No network path between client and runner was found within the client's `connect_timeout`, "
+        "or only a part of what the mode needs came up (a voice session is connected once audio flows).",
         remedy="Try again. If it persists: allow UDP between client and runner, and compare the addresses "
         "that `voicethere doctor` lists with what the client can reach; `voicethere up --host-address "
         "ADDRESS` names others.",
