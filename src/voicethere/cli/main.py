@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "demo": LazyCommand(
         "voicethere.cli.demo.command:demo", "Four real sessions, three of which fail out loud."
     ),
+    "faults": LazyCommand("voicethere.cli.faults.command:faults", "Inject every fault, see who is told."),
     "serve": LazyCommand("voicethere.cli.serve:serve", "Run one role as a process of its own."),
     "login": LazyCommand("voicethere.cli.login:login", "Check a key and keep it."),
     "projects": LazyCommand("voicethere.cli.projects:projects", "Projects, settings, session errors."),

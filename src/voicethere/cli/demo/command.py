@@ -18,7 +18,6 @@ from voicethere.cli.demo.phrases import PHRASES
 from voicethere.cli.demo.report import TITLES, show
 from voicethere.cli.demo.scenarios import (
     ERROR_MESSAGE,
-    DemoFailed,
     ScenarioResult,
     Stage,
     child_killed,
@@ -26,6 +25,7 @@ from voicethere.cli.demo.scenarios import (
     healthy_turn,
     text_turn_raises,
 )
+from voicethere.cli.ears import DidNotHappen
 from voicethere.testing.platform_process import Operator, PlatformFailed, fresh_platform
 
 _SVG_WIDTH = 118
@@ -83,7 +83,7 @@ async def _run(console: Console, phrase: str) -> DemoResult:
         console.print(f"[bold]{name}[/]: {TITLES[name]}")
         try:
             results.append(await scenario())
-        except (DemoFailed, PlatformFailed, OSError) as problem:
+        except (DidNotHappen, PlatformFailed, OSError) as problem:
             problems.append(f"{name}: {problem}")
 
     console.print("Starting a platform of its own …")

@@ -19,8 +19,8 @@ import tenacity
 from msgspec import UNSET, UnsetType
 
 from voicethere.cli.demo.phrases import CRASH_PHRASE
+from voicethere.cli.ears import STEP_SECONDS, DidNotHappen, Ears
 from voicethere.client import (
-    BufferSink,
     PcmQueue,
     Session,
     SessionErrorEnvelope,
@@ -31,7 +31,6 @@ from voicethere.core.ports import Synthesizer
 from voicethere.testing.platform_process import Deployed, Operator
 from voicethere.wire.control_channel import SpeechEvent, SpeechEventType
 
-STEP_SECONDS = 20.0
 SOUND = 0.01
 """The rms above which the demo calls a piece of audio sound."""
 QUIET_SECONDS = 0.6
@@ -40,10 +39,6 @@ CUSTOMER_CONTEXT = {"userId": "u_123", "tier": "pro"}
 
 Progress = Callable[[str], None]
 T = TypeVar("T")
-
-
-class DemoFailed(Exception):
-    """Something that the demo shows did not happen; the words say what."""
 
 
 class CrashSpeechHeard(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,68 +74,6 @@ class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
     timings_ms: Timings | dict[str, float] = {}
 
 
-class _Sound(BufferSink):
-    """What is heard; every piece of it is news."""
-
-    def __init__(self, news: asyncio.Event) -> None:
-        super().__init__()
-        self._news = news
-
-    def write(self, pcm: bytes, sample_rate: int) -> None:
-        super().write(pcm, sample_rate)
-        self._news.set()
-
-
-class Ears:
-    """Everything that one client of the demo hears of."""
-
-    def __init__(self) -> None:
-        self.errors: list[tuple[float, SessionErrorEnvelope]] = []
-        self.speech: list[SpeechEvent] = []
-        self.messages: list[dict[str, Any]] = []
-        self._changed = asyncio.Event()
-        self.sound = _Sound(self._changed)
-
-    def on_error(self, error: SessionErrorEnvelope) -> None:
-        self.errors.append((time.monotonic(), error))
-        self._changed.set()
-
-    def on_speech_event(self, event: SpeechEvent) -> None:
-        self.speech.append(event)
-        self._changed.set()
-
-    def on_message(self, message: Any) -> None:
-        if isinstance(message, dict):
-            self.messages.append(message)
-        self._changed.set()
-
-    def final(self) -> str | None:
-        """What the platform recognized."""
-        for event in self.speech:
-            if event.event is SpeechEventType.USER_SPEECH_FINAL and isinstance(event.text, str):
-                return event.text
-        return None
-
-    def message(self, kind: str) -> dict[str, Any] | None:
-        """The first message of this `type`."""
-        return next((message for message in self.messages if message.get("type") == kind), None)
-
-    async def until(self, what: str, look: Callable[[], T | None]) -> T:
-        """Wait until `look` finds something.
-
-        Raises:
-            DemoFailed: it did not, within `STEP_SECONDS`.
-        """
-        try:
-            async with asyncio.timeout(STEP_SECONDS):
-                while (found := look()) is None:
-                    self._changed.clear()
-                    await self._changed.wait()
-                return found
-        except TimeoutError:
-            raise DemoFailed(f"{what} did not happen within {STEP_SECONDS:g} s") from None
-
-
 class Stage:
     """What all scenarios share: the platform's address, the operator, a voice for the client."""
 
@@ -168,7 +101,7 @@ class Stage:
             on_session_error=ears.on_error,
         )
         if started.credentials is None:
-            raise DemoFailed(f"the session could not be started: {started.code}: {started.message}")
+            raise DidNotHappen(f"the session could not be started: {started.code}: {started.message}")
         async with connect_session(
             started.credentials,
             customer_context=CUSTOMER_CONTEXT,
@@ -199,17 +132,17 @@ async def healthy_turn(stage: Stage, deployed: Deployed, phrase: str) -> Scenari
         await ears.until("the end of the answer", lambda: _speech(ears, SpeechEventType.AGENT_SPEAKING_END))
         loudness = await _listen_out(ears, asked)
         if heard != phrase:
-            raise DemoFailed(f"“{phrase}” was recognized as “{heard}”")
+            raise DidNotHappen(f"“{phrase}” was recognized as “{heard}”")
         if loudness is None:
-            raise DemoFailed("the answer was not audible")
+            raise DidNotHappen("the answer was not audible")
         answer = _speech(ears, SpeechEventType.AGENT_SPEAKING_START)
         session_id = session.session_id
         await session.close()
     if ears.errors:
-        raise DemoFailed(f"a healthy session reported {ears.errors[0][1].code}")
+        raise DidNotHappen(f"a healthy session reported {ears.errors[0][1].code}")
     stored = await stage.operator.errors(deployed.project_id, session_id)
     if stored:
-        raise DemoFailed(f"a healthy session has a stored error: {stored[0]['code']}")
+        raise DidNotHappen(f"a healthy session has a stored error: {stored[0]['code']}")
     return ScenarioResult(
         name="healthy_turn",
         mode="voice",
@@ -301,7 +234,7 @@ async def _failing(
                 await session.closed
             stored, stored_at = await storing
         except TimeoutError:
-            raise DemoFailed("the platform did not end the session") from None
+            raise DidNotHappen("the platform did not end the session") from None
         finally:
             storing.cancel()
         session_id = session.session_id
@@ -364,7 +297,7 @@ async def _crash_speech(ears: Ears, told_at: float) -> tuple[CrashSpeechHeard, f
     )
     loudness = await _listen_out(ears, told_at)
     if loudness is None:
-        raise DemoFailed("the crash message was announced, but nothing was heard")
+        raise DidNotHappen("the crash message was announced, but nothing was heard")
     rms, seconds = loudness
     return CrashSpeechHeard(text=ERROR_MESSAGE, rms=rms, seconds=seconds), audible_at
 
@@ -418,7 +351,7 @@ async def _asked_until(what: str, ask: Callable[[], Awaitable[T]], good: Callabl
     try:
         return await asking(once)
     except tenacity.RetryError:
-        raise DemoFailed(f"{what} did not appear within {STEP_SECONDS:g} s") from None
+        raise DidNotHappen(f"{what} did not appear within {STEP_SECONDS:g} s") from None
 
 
 def _speech(ears: Ears, kind: SpeechEventType) -> SpeechEvent | None:
@@ -436,4 +369,4 @@ def _ms(seconds: float) -> float:
 
 def _expect(holds: bool, otherwise: str) -> None:
     if not holds:
-        raise DemoFailed(otherwise)
+        raise DidNotHappen(otherwise)

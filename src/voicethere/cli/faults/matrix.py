@@ -1,0 +1,166 @@
+"""Runs the matrix: which fault is injected how, where, and beside what.
+
+Most faults share one platform, several at a time, with a bystander that must not notice. Those that break a
+part which sessions share have a platform of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+
+import msgspec
+
+from voicethere.cli.ears import DidNotHappen
+from voicethere.cli.faults import connection_faults, platform_faults
+from voicethere.cli.faults.agent_faults import BY_GO, BY_SPEECH, BY_STARTING, BY_WAITING, agent_fault
+from voicethere.cli.faults.expected import Expected, expectations
+from voicethere.cli.faults.lab import RUNNER_SETTINGS, Bystander, Lab, Trial
+from voicethere.cli.faults.observed import Observed, differences
+from voicethere.core.ports import Synthesizer
+from voicethere.testing.platform_process import Operator, PlatformFailed, fresh_platform
+
+AT_ONCE = 4
+WAITING_AT_ONCE = 24
+
+Inject = Callable[[Trial], Awaitable[None]]
+
+
+class Injection(msgspec.Struct, frozen=True, kw_only=True):
+    """How a fault is brought about.
+
+    `mostly_waits`: it costs time, not work. `alone`: it touches what sessions share, so it has a platform of
+    its own. `end_awaited`: whether the session's end is waited for.
+    """
+
+    inject: Inject
+    mostly_waits: bool = False
+    alone: bool = False
+    end_awaited: bool = True
+
+
+INJECTIONS: dict[str, Injection] = {
+    **{name: Injection(inject=agent_fault) for name in (*BY_GO, *BY_STARTING, *BY_SPEECH)},
+    **{name: Injection(inject=agent_fault) for name in ("raise_in_binary", "raise_in_session_end")},
+    **{name: Injection(inject=agent_fault, mostly_waits=True) for name in BY_WAITING},
+    "speech_synthesis_dies": Injection(inject=connection_faults.speech_synthesis_dies, alone=True),
+    "speech_recognition_dies": Injection(inject=connection_faults.speech_recognition_dies, alone=True),
+    "peer_vanishes": Injection(inject=connection_faults.peer_vanishes, mostly_waits=True),
+    "ice_never_connects": Injection(inject=connection_faults.ice_never_connects, mostly_waits=True),
+    "signaling_drops": Injection(inject=connection_faults.signaling_drops),
+    "bad_join_token": Injection(inject=connection_faults.bad_join_token, end_awaited=False),
+    "not_deployed": Injection(inject=connection_faults.not_deployed, end_awaited=False),
+    "bad_key": Injection(inject=connection_faults.bad_key, end_awaited=False),
+    "http_500": Injection(inject=connection_faults.http_500, end_awaited=False),
+    "provisioning_timeout": Injection(
+        inject=connection_faults.provisioning_timeout, alone=True, end_awaited=False
+    ),
+    "database_locked": Injection(inject=platform_faults.database_locked, alone=True),
+    "queue_locked": Injection(inject=platform_faults.queue_locked, alone=True),
+    "disk_full": Injection(inject=platform_faults.disk_full, alone=True),
+    "runner_killed": Injection(inject=platform_faults.runner_killed, alone=True),
+}
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One cell of the matrix, and what came of it each time. `wrong` says what was not as it must be."""
+
+    fault: str
+    mode: str
+    title: str
+    observed: list[Observed]
+    wrong: list[str]
+
+    @property
+    def explained(self) -> bool:
+        """Whether everybody was told why, every time."""
+        return not self.wrong
+
+
+def chosen(names: Sequence[str]) -> list[tuple[str, str, Expected]]:
+    """`(fault, mode, expected)` of the named faults, or of all.
+
+    Raises:
+        ValueError: a name that is no fault's.
+    """
+    table = expectations()
+    if unknown := [name for name in names if name not in table]:
+        raise ValueError(f"no such fault: {', '.join(unknown)}; there are {', '.join(table)}")
+    return [
+        (name, mode, expected)
+        for name, expected in table.items()
+        if not names or name in names
+        for mode in expected.modes
+    ]
+
+
+class Matrix:
+    """Runs the chosen cells, `repeat` times each; `progress` is told of every session that is done."""
+
+    def __init__(
+        self, *, voice: Synthesizer, repeat: int = 1, progress: Callable[[str, str, list[str]], None]
+    ) -> None:
+        self._voice = voice
+        self._repeat = repeat
+        self._progress = progress
+        self._busy = asyncio.Semaphore(AT_ONCE)
+        self._idle = asyncio.Semaphore(WAITING_AT_ONCE)
+
+    async def run(self, cells: Iterable[tuple[str, str, Expected]]) -> list[Case]:
+        """What came of each cell, in the given order."""
+        cells = list(cells)
+        observed: dict[tuple[str, str], list[Observed]] = {(name, mode): [] for name, mode, _ in cells}
+        shared = [cell for cell in cells if not INJECTIONS[cell[0]].alone]
+        alone = [cell for cell in cells if INJECTIONS[cell[0]].alone]
+        if shared:
+            async with self._lab() as lab, Bystander(lab).present() as bystander:
+                await asyncio.gather(
+                    *(
+                        self._one(lab, bystander, cell, observed[cell[0], cell[1]])
+                        for _ in range(self._repeat)
+                        for cell in shared
+                    )
+                )
+        for _ in range(self._repeat):
+            for cell in alone:
+                async with self._lab() as lab, Bystander(lab).present() as bystander:
+                    await self._one(lab, bystander, cell, observed[cell[0], cell[1]])
+        return [
+            Case(
+                fault=name,
+                mode=mode,
+                title=expected.title,
+                observed=observed[name, mode],
+                wrong=sorted(
+                    {
+                        problem
+                        for seen in observed[name, mode]
+                        for problem in differences(expected, mode, seen)
+                    }
+                ),
+            )
+            for name, mode, expected in cells
+        ]
+
+    @contextlib.asynccontextmanager
+    async def _lab(self) -> AsyncIterator[Lab]:
+        options = [f"--runner-set={name}={value}" for name, value in RUNNER_SETTINGS.items()]
+        async with fresh_platform([*options, "--capacity=256"]) as platform, Operator(platform) as operator:
+            yield await Lab.set_up(platform, operator, self._voice)
+
+    async def _one(
+        self, lab: Lab, bystander: Bystander, cell: tuple[str, str, Expected], into: list[Observed]
+    ) -> None:
+        name, mode, expected = cell
+        injection = INJECTIONS[name]
+        async with self._idle if injection.mostly_waits else self._busy:
+            trial = Trial(lab, name, mode)
+            try:
+                await injection.inject(trial)
+                disturbed = await bystander.disturbed()
+                seen = await trial.observe(disturbed=disturbed, wait_for_end=injection.end_awaited)
+            except (DidNotHappen, PlatformFailed, TimeoutError, OSError) as problem:
+                seen = Observed(problem=f"{type(problem).__name__}: {problem}")
+        into.append(seen)
+        self._progress(name, mode, differences(expected, mode, seen))

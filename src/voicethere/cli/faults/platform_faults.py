@@ -1,0 +1,96 @@
+"""How to bring about the faults of the platform itself: locked files, a full disk, processes that die.
+
+Nothing here knows what a fault must give. Each has a platform of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+
+from voicethere.cli.ears import DidNotHappen
+from voicethere.cli.faults.lab import Trial
+from voicethere.client import Session
+
+FAILING_AGENT = "raise_in_data_message"
+_FULL_DISK_BYTES = 16 * 1024
+
+
+@contextlib.asynccontextmanager
+async def _talking(trial: Trial) -> AsyncIterator[Session]:
+    """A session whose agent is there."""
+    trial.agent_does = FAILING_AGENT
+    credentials = await trial.start()
+    if credentials is None:
+        raise DidNotHappen("the session could not be started")
+    async with trial.connected(credentials) as session:
+        if session is None:
+            raise DidNotHappen("the client did not connect")
+        await trial.ears.until("the agent's start", lambda: trial.ears.message("started"))
+        yield session
+
+
+async def _agent_fails(trial: Trial, session: Session) -> None:
+    trial.mark()
+    session.send_chat("go")
+    await trial.outcome(session)
+
+
+async def database_locked(trial: Trial) -> None:
+    """Another process holds the database for itself while the agent fails."""
+    async with _talking(trial) as session:
+        with _locked(Path(trial.lab.platform.data_dir) / "voicethere.db"):
+            await _agent_fails(trial, session)
+
+
+async def queue_locked(trial: Trial) -> None:
+    """Another process holds the queue's file for itself while the agent fails."""
+    async with _talking(trial) as session:
+        with _locked(Path(trial.lab.platform.data_dir) / "queue.db"):
+            await _agent_fails(trial, session)
+
+
+async def disk_full(trial: Trial) -> None:
+    """No file of the platform's may grow any more while the agent fails."""
+    runner = psutil.Process(trial.lab.platform.runner_pid)
+    parent = runner.parent()
+    assert parent is not None
+    async with _talking(trial) as session:
+        with _full_disk(runner), _full_disk(parent):
+            await _agent_fails(trial, session)
+
+
+async def runner_killed(trial: Trial) -> None:
+    """SIGKILL for the runner in the middle of a session."""
+    async with _talking(trial) as session:
+        trial.mark()
+        psutil.Process(trial.lab.platform.runner_pid).kill()
+        await trial.outcome(session)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a SQLite file with a transaction that keeps every writer out."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def _full_disk(process: psutil.Process) -> Iterator[None]:
+    """Let the process write no file past a few pages, as a full disk does to a database."""
+    _, hard = process.rlimit(resource.RLIMIT_FSIZE)
+    process.rlimit(resource.RLIMIT_FSIZE, (_FULL_DISK_BYTES, hard))
+    try:
+        yield
+    finally:
+        process.rlimit(resource.RLIMIT_FSIZE, (hard, hard))
