@@ -11,15 +11,25 @@ from hypothesis import strategies as st
 from voicethere.core.session import Event, Phase, Rules, SessionState, Timer, effects, events, step
 from voicethere.errors.causes import Crash, CrashKind, HandlerFailure
 from voicethere.errors.codes import SessionErrorCode
-from voicethere.wire.control_channel import EndReason
-from voicethere.wire.ipc import DataChannelMessage
+from voicethere.wire.control_channel import EndReason, SpeechEventType
+from voicethere.wire.ipc import DataChannelMessage, SpeechEventMessage
 
 VOICE = Rules(has_audio=True, crash_speech=True, idle_seconds=30.0)
 DATA = Rules(has_audio=False, crash_speech=True, idle_seconds=30.0)
 
+SPEAKING = (
+    SpeechEventType.USER_SPEAKING_START,
+    SpeechEventType.USER_SPEAKING_END,
+    SpeechEventType.AGENT_SPEAKING_START,
+    SpeechEventType.AGENT_SPEAKING_END,
+)
 FAILURE = HandlerFailure(hook="on_user_speech_final", message="RuntimeError: no", stack="…")
 CRASH = Crash(kind=CrashKind.SIGNAL, signal=9)
 MESSAGE = DataChannelMessage(session_id="s", raw="hello")
+
+
+def speech(event: SpeechEventType) -> SpeechEventMessage:
+    return SpeechEventMessage(session_id="s", event=event)
 
 
 class Life:
@@ -221,6 +231,39 @@ class TestIdle:
             assert bool(restarted) is counts
 
 
+class TestIdleAndSpeech:
+    """The countdown stands still while somebody speaks, where speech counts."""
+
+    @pytest.mark.parametrize("who", ["user", "agent"])
+    def test_it_stands_still_from_the_start_to_the_end_of_speech(self, who: str) -> None:
+        life = live(VOICE)
+        life.tell(events.ClientSent(message=speech(SpeechEventType(f"{who}_speaking_start"))))
+        assert Timer.IDLE not in life.timers
+        life.tell(events.Activity(voice=False), events.ClientSent(message=MESSAGE))
+        assert Timer.IDLE not in life.timers
+        life.tell(events.ClientSent(message=speech(SpeechEventType(f"{who}_speaking_end"))))
+        assert life.timers[Timer.IDLE] == 30.0
+
+    def test_it_waits_for_whoever_speaks_last(self) -> None:
+        life = live(VOICE)
+        for event in ("agent_speaking_start", "user_speaking_start", "agent_speaking_end"):
+            life.tell(events.ClientSent(message=speech(SpeechEventType(event))))
+        assert Timer.IDLE not in life.timers
+        life.tell(events.ClientSent(message=speech(SpeechEventType.USER_SPEAKING_END)))
+        assert Timer.IDLE in life.timers
+
+    @pytest.mark.parametrize("event", sorted(set(SpeechEventType) - set(SPEAKING)))
+    def test_what_is_made_of_speech_is_no_activity(self, event: SpeechEventType) -> None:
+        fresh = live(VOICE).tell(events.ClientSent(message=speech(event)))
+        assert [type(effect) for effect in fresh] == [effects.ToAgent]
+
+    def test_where_speech_does_not_count_it_runs_on(self) -> None:
+        life = live(Rules(has_audio=True, crash_speech=True, idle_seconds=30.0, idle_on_voice=False))
+        fresh = life.tell(events.ClientSent(message=speech(SpeechEventType.AGENT_SPEAKING_START)))
+        assert [type(effect) for effect in fresh] == [effects.ToAgent]
+        assert Timer.IDLE in life.timers
+
+
 ANY_EVENT = st.sampled_from(
     [
         events.AgentReady(),
@@ -232,7 +275,7 @@ ANY_EVENT = st.sampled_from(
         events.ControlOpened(),
         events.HelloReceived(customer_context={"n": 1}),
         events.ClientSent(message=MESSAGE),
-        events.ClientSent(message=MESSAGE, voice=True),
+        *(events.ClientSent(message=speech(event)) for event in SpeechEventType),
         events.Activity(voice=True),
         events.Activity(voice=False),
         events.ClientClosed(),

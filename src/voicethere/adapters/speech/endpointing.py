@@ -75,6 +75,7 @@ class Endpointer:
         self._recent: deque[bytes] = deque(maxlen=self._frames(pre_roll_ms) + self._start_frames)
         self._utterance: list[bytes] = []
         self._run = 0
+        self._speech_frames = 0
         self._speaking = False
 
     def _frames(self, milliseconds: int) -> int:
@@ -85,6 +86,15 @@ class Endpointer:
     def speaking(self) -> bool:
         """Whether an utterance is under way."""
         return self._speaking
+
+    @property
+    def speech_ms(self) -> int:
+        """How much of the utterance under way is speech; its pauses and its pre-roll do not count."""
+        return self._speech_frames * self._voice_activity.frame_samples * 1000 // SAMPLE_RATE
+
+    def so_far(self) -> bytes:
+        """The audio of the utterance under way, its pre-roll included."""
+        return b"".join(self._utterance)
 
     def feed(self, pcm: bytes) -> list[SpeechStarted | SpeechEnded]:
         """What the next piece of 16-kHz PCM, of any size, brings about."""
@@ -110,6 +120,7 @@ class Endpointer:
         speech = self._voice_activity.is_speech(frame)
         if self._speaking:
             self._utterance.append(frame)
+            self._speech_frames += speech
             self._run = 0 if speech else self._run + 1
             if self._run >= self._end_frames:
                 return self._end(drop=self._dropped_tail)
@@ -123,6 +134,7 @@ class Endpointer:
         self._speaking = True
         self._utterance = list(self._recent)
         self._recent.clear()
+        self._speech_frames = self._run
         self._run = 0
         return SpeechStarted()
 
@@ -131,6 +143,7 @@ class Endpointer:
         # A next utterance right after this one may need its end as pre-roll, but must not repeat its speech.
         self._recent.extend(self._utterance[len(frames) :])
         self._utterance = []
+        self._speech_frames = 0
         self._speaking = False
         self._run = 0
         return SpeechEnded(b"".join(frames), cut)

@@ -68,14 +68,13 @@ class HelloReceived(Event, frozen=True, kw_only=True):
 
 
 class ClientSent(Event, frozen=True, kw_only=True):
-    """A message or speech event for the agent. `voice`: it is speech, not channel traffic."""
+    """A message of the client's, or a speech event, for the agent."""
 
     message: AgentInput
-    voice: bool = False
 
 
 class Activity(Event, frozen=True, kw_only=True):
-    """Somebody did something that the agent is not told of: a keepalive, or speech on either side."""
+    """Somebody did something that the agent is not told of: a keepalive, or its own words without audio."""
 
     voice: bool
 

@@ -14,6 +14,8 @@ The rules (contract: control-channel.md, "How a session fails"; session-api.md; 
   died before its client arrived waits for that client, within limits.
 - *Failing* is: told, then the crash message where there is audio. Then, as for every end: flush, tear down,
   and the end is queued only once every error is durable.
+- The idle countdown begins anew with every activity that the settings count. While user or agent speaks it
+  stands still, where speech counts.
 - A clean end (the client's or the agent's wish) gives `on_session_end` its chance and records nothing.
 """
 
@@ -74,7 +76,8 @@ from voicethere.core.session.events import (
 )
 from voicethere.errors.causes import Cause
 from voicethere.errors.codes import SessionErrorCode
-from voicethere.wire.control_channel import EndReason
+from voicethere.wire.control_channel import EndReason, SpeechEventType
+from voicethere.wire.ipc import SpeechEventMessage
 
 MAX_EARLY_INPUTS = 256
 
@@ -93,8 +96,19 @@ class Phase(enum.StrEnum):
     STORING = "storing"
     ENDED = "ended"
 
+    @property
+    def open(self) -> bool:
+        """Whether nothing has decided the session's end yet; the idle limit may be about to."""
+        return self in (Phase.OPENING, Phase.LIVE, Phase.IDLE_HOOK)
 
-_OPEN = frozenset({Phase.OPENING, Phase.LIVE, Phase.IDLE_HOOK})
+
+_SPEAKING: dict[SpeechEventType, tuple[str, bool]] = {
+    SpeechEventType.USER_SPEAKING_START: ("user", True),
+    SpeechEventType.USER_SPEAKING_END: ("user", False),
+    SpeechEventType.AGENT_SPEAKING_START: ("agent", True),
+    SpeechEventType.AGENT_SPEAKING_END: ("agent", False),
+}
+"""Who speaks from, or until, which event: the idle countdown waits for both."""
 _CLEAN_ENDING = frozenset({Phase.DRAINING_SPEECH, Phase.ENDING_AGENT})
 
 
@@ -129,6 +143,7 @@ class SessionState(msgspec.Struct, frozen=True, kw_only=True):
     early: tuple[AgentInput, ...] = ()
     records: int = 0
     untold: tuple[int, ...] = ()
+    speaking: frozenset[str] = frozenset()
     end_reason: EndReason | None = None
     failed: bool = False
     timers: frozenset[Timer] = frozenset()
@@ -176,7 +191,11 @@ class _Step:
     # -- the ways on
 
     def restart_idle(self) -> None:
-        if self.rules.idle_seconds is not None and self.state.phase is Phase.LIVE:
+        if self.rules.idle_seconds is None or self.state.phase is not Phase.LIVE:
+            return
+        if self.rules.idle_on_voice and self.state.speaking:
+            self.cancel(Timer.IDLE)
+        else:
             self.set_timer(Timer.IDLE, self.rules.idle_seconds)
 
     def start_if_ready(self) -> None:
@@ -246,7 +265,7 @@ class _Step:
         self.do(Flush())
 
     def wants_more(self) -> bool:
-        return self.state.phase in _OPEN
+        return self.state.phase.open
 
 
 # ------------------------------------------------------------------ what each event does
@@ -312,7 +331,20 @@ def _client_sent(step: _Step, event: ClientSent) -> None:
         step.do(ToAgent(message=event.message))
     elif len(step.state.early) < MAX_EARLY_INPUTS:
         step.change(early=(*step.state.early, event.message))
-    _activity(step, Activity(voice=event.voice))
+    if isinstance(event.message, SpeechEventMessage):
+        _speech(step, event.message.event)
+    else:
+        _activity(step, Activity(voice=False))
+
+
+def _speech(step: _Step, event: SpeechEventType) -> None:
+    """Speech is activity where it begins and where it ends; what is made of it is not."""
+    if event not in _SPEAKING:
+        return
+    who, speaks = _SPEAKING[event]
+    speaking = step.state.speaking | {who} if speaks else step.state.speaking - {who}
+    step.change(speaking=speaking)
+    _activity(step, Activity(voice=True))
 
 
 def _activity(step: _Step, event: Activity) -> None:
@@ -346,7 +378,7 @@ def _speech_drained(step: _Step, event: SpeechDrained) -> None:
 def _peer_lost(step: _Step, event: PeerLost) -> None:
     step.change(control_open=False)
     phase = step.state.phase
-    if phase in _OPEN or (phase is Phase.FAILING and step.state.untold):
+    if phase.open or (phase is Phase.FAILING and step.state.untold):
         if Timer.REJOIN not in step.state.timers:
             step.set_timer(Timer.REJOIN, step.rules.rejoin_seconds)
     elif phase is Phase.FAILING:

@@ -53,15 +53,6 @@ from voicethere.wire.tagged import encode_text
 
 _log = structlog.get_logger(__name__)
 
-_ACTIVITY = frozenset(
-    {
-        SpeechEventType.USER_SPEAKING_START,
-        SpeechEventType.USER_SPEAKING_END,
-        SpeechEventType.AGENT_SPEAKING_START,
-        SpeechEventType.AGENT_SPEAKING_END,
-    }
-)
-
 
 class RunnerParts(msgspec.Struct, frozen=True, kw_only=True):
     """What all sessions of a runner share. `send` puts a message on the relay."""
@@ -95,6 +86,7 @@ class SessionHost:
         self._stepping = False
         self._records: dict[int, ErrorRecord] = {}
         self._commands: tuple[str, ...] = ()
+        self._loaded = False
         self._child: AgentChild | None = None
         self._starting: asyncio.Task[None] | None = None
         self._token_timer: asyncio.TimerHandle | None = None
@@ -117,7 +109,7 @@ class SessionHost:
             signal=self._signal,
             events=ConnectionEvents(
                 opened=self._opened,
-                lost=lambda: self._post(events.PeerLost()),
+                lost=self._lost,
                 broken=lambda error: self._post(events.RunnerFault(cause=error)),
                 control=self._control,
                 sync=lambda data: self._binary(data, "sync"),
@@ -128,22 +120,17 @@ class SessionHost:
         self._speaker = Speaker(
             synthesizer=parts.speech.synthesizer,
             track=lambda: self._connections.track,
-            events=SpeakerEvents(announce=self._announce, speech_event=self._speech_event, said=self._said),
+            events=SpeakerEvents(announce=self._announce, speech_event=self._speech_event),
         )
         self._listener: Listener | None = None
-        if agent.mode.has_audio and agent.settings.stt_enabled:
-            self._listener = Listener(
-                voice_activity=parts.speech.new_voice_activity(),
-                recognizer=parts.speech.recognizer,
-                hints=lambda: self._commands,
-                speech_event=self._speech_event,
-            )
 
     # ------------------------------------------------------------------ from the runner
 
     def begin(self) -> None:
         """Start the agent's process, and have the crash message ready before it is needed."""
         self._starting = self._spawn(self._start_agent())
+        if self._agent.mode.has_audio:
+            self._begin_listening()
         if self._rules.has_audio and self._rules.crash_speech:
             self._spawn(self._prepare_crash_speech())
 
@@ -186,9 +173,12 @@ class SessionHost:
         self._stepping = True
         try:
             while self._events:
+                was_open = self._state.phase.open
                 self._state, todo = step(self._state, self._events.popleft(), self._rules)
                 for effect in todo:
                     self._perform(effect)
+                if was_open and not self._state.phase.open:
+                    self._audio_over()
         finally:
             self._stepping = False
 
@@ -339,6 +329,20 @@ class SessionHost:
             failure = error
         self._post(events.CrashSpeechDone(failure=failure))
 
+    def _begin_listening(self) -> None:
+        speech = self._parts.speech
+        try:
+            self._listener = Listener(
+                voice_activity=speech.new_voice_activity(),
+                recognizer=speech.recognizer if self._agent.settings.stt_enabled else None,
+                hints=lambda: self._commands,
+                speech_event=self._speech_event,
+                agent_speaks=lambda: self._speaker.interruptible,
+                interrupt=self._speaker.stop,
+            )
+        except SpeechProviderError as error:
+            self._post(events.RunnerFault(cause=error))
+
     async def _close_everything(self) -> None:
         """Close all parts at once, each bounded; what could not be closed is what failed."""
         self._timers.cancel_all()
@@ -374,6 +378,7 @@ class SessionHost:
         match event:
             case ipc.AgentLoaded(hooks=hooks, commands=commands):
                 self._commands = tuple(commands)
+                self._loaded = True
                 self._post(events.AgentReady(has_idle_hook="on_idle_timeout" in hooks))
             case ipc.SessionStartAck():
                 self._post(events.AgentStarted())
@@ -418,12 +423,22 @@ class SessionHost:
             self._connections.send_control(payload)
 
     def _agent_speaks(self, text: str, speech_id: int) -> None:
+        child = self._child
+
+        def said(interrupted: bool) -> None:
+            # To the child that spoke: another may have taken its place.
+            if child is not None:
+                child.send(
+                    ipc.SpeechDone(session_id=self.session_id, speech_id=speech_id, interrupted=interrupted)
+                )
+
         if self._agent.mode.has_audio:
-            self._speaker.say(text, speech_id)
+            self._speaker.say(text, said)
         else:
             # Without audio the words themselves are the speech.
             self._announce(text)
-            self._said(speech_id, False)
+            self._post(events.Activity(voice=True))
+            said(False)
 
     # ------------------------------------------------------------------ from the client
 
@@ -481,9 +496,18 @@ class SessionHost:
     def _from_client(self, message: AgentInput) -> None:
         self._post(events.ClientSent(message=message))
 
+    def _lost(self) -> None:
+        self._audio_over()
+        self._post(events.PeerLost())
+
     def _hear(self, pcm: bytes) -> None:
-        if self._listener is not None and self._state.agent_ready:
+        # Before the agent is loaded nobody knows what to expect; a session that ends listens to nobody.
+        if self._listener is not None and self._loaded and self._state.phase.open:
             self._listener.hear(pcm)
+
+    def _audio_over(self) -> None:
+        if self._listener is not None:
+            self._listener.audio_over()
 
     # ------------------------------------------------------------------ speech
 
@@ -491,7 +515,7 @@ class SessionHost:
         self._send(AgentSpeak(text=text, ts=self._now()))
 
     def _speech_event(self, event: SpeechEventType, text: str | None, error: str | None) -> None:
-        """To the client and to the agent; speech on either side keeps the session awake."""
+        """To the client and, while it has its session, to the agent."""
         self._send(
             SpeechEvent(
                 event=event,
@@ -501,13 +525,7 @@ class SessionHost:
             )
         )
         message = ipc.SpeechEventMessage(session_id=self.session_id, event=event, text=text, error=error)
-        self._post(events.ClientSent(message=message, voice=True))
-
-    def _said(self, speech_id: int, interrupted: bool) -> None:
-        if self._child is not None:
-            self._child.send(
-                ipc.SpeechDone(session_id=self.session_id, speech_id=speech_id, interrupted=interrupted)
-            )
+        self._post(events.ClientSent(message=message))
 
     # ------------------------------------------------------------------ small things
 

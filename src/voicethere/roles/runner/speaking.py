@@ -1,7 +1,10 @@
-"""The agent's voice in one session: what is to be said, one utterance at a time.
+"""The agent's voice in one session: what is to be said, one utterance at a time; and the crash message.
 
 It tells the client what is said (`agent_speak`) before it is heard, and the session when speaking starts and
 ends. A synthesizer that fails costs that utterance and gives an `error` speech event, nothing more.
+
+The agent's speech can be interrupted, the crash message cannot: what the agent says meanwhile waits for its
+end.
 """
 
 from __future__ import annotations
@@ -20,21 +23,27 @@ from voicethere.wire.control_channel import SpeechEventType
 MAX_QUEUED_UTTERANCES = 256
 DRAIN_SECONDS = 1.0
 
+Said = Callable[[bool], None]
+"""Called once with whether it was interrupted (or never said)."""
+
 
 class _Utterance(msgspec.Struct, frozen=True):
     text: str
-    speech_id: int | None
+    said: Said | None
+
+    def over(self, *, interrupted: bool) -> None:
+        if self.said is not None:
+            self.said(interrupted)
 
 
 class SpeakerEvents(msgspec.Struct, frozen=True, kw_only=True):
     """What a speaker calls, on the event loop.
 
-    `announce(text)` before it is heard; `speech_event(type, text, error)`; `said(speech_id, interrupted)`.
+    `announce(text)` before it is heard; `speech_event(type, text, error)`.
     """
 
     announce: Callable[[str], None]
     speech_event: Callable[[SpeechEventType, str | None, str | None], None]
-    said: Callable[[int, bool], None]
 
 
 class Speaker:
@@ -49,14 +58,21 @@ class Speaker:
         self._waiting: deque[_Utterance] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._playing: Playback | None = None
+        self._crash_message: Playback | None = None
         self._closed = False
 
-    def say(self, text: str, speech_id: int | None = None) -> bool:
+    @property
+    def interruptible(self) -> bool:
+        """Whether the agent speaks, or is about to: not while the crash message is played."""
+        return self._worker is not None and self._crash_message is None
+
+    def say(self, text: str, said: Said | None = None) -> bool:
         """Queue an utterance; False where too much is waiting already."""
+        utterance = _Utterance(text, said)
         if self._closed or len(self._waiting) >= MAX_QUEUED_UTTERANCES:
-            self._done(speech_id, interrupted=True)
+            utterance.over(interrupted=True)
             return False
-        self._waiting.append(_Utterance(text, speech_id))
+        self._waiting.append(utterance)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work(), name="speaker")
         return True
@@ -67,33 +83,46 @@ class Speaker:
             await asyncio.wait([self._worker])
 
     def stop(self) -> None:
-        """Interrupt what is playing and forget what is waiting."""
+        """Interrupt what the agent says and forget what waits; the crash message goes on."""
         while self._waiting:
-            self._done(self._waiting.popleft().speech_id, interrupted=True)
+            self._waiting.popleft().over(interrupted=True)
         if self._playing is not None:
             self._playing.interrupt()
 
-    async def play_now(self, text: str, packets: Sequence[bytes]) -> None:
+    async def play_now(self, text: str, packets: Sequence[bytes], *, last: bool = True) -> None:
         """Say `text`, whose packets are ready, in place of everything else.
+
+        With `last` nothing is said after it, and it returns when it has left for good. Otherwise the agent
+        may speak again; what it says waits until this was said.
 
         Raises:
             SpeechProviderError: there is no track to play it on, or it was cut off.
         """
-        self._closed = True
+        self._closed = self._closed or last
         self.stop()
+        if self._crash_message is not None:
+            self._crash_message.interrupt()
         track = self._track()
         if track is None:
             raise SpeechProviderError("there is no audio connection to play the crash message on")
         self._events.announce(text)
-        if not await track.play(packets).finished():
-            raise SpeechProviderError("the crash message was cut off")
-        # What is played has left us; what is heard still waits in the client's jitter buffer.
-        await track.drained(DRAIN_SECONDS)
+        playback = self._crash_message = track.play(packets)
+        try:
+            if not await playback.finished():
+                raise SpeechProviderError("the crash message was cut off")
+        finally:
+            if self._crash_message is playback:
+                self._crash_message = None
+        if last:
+            # What is played has left us; what is heard still waits in the client's jitter buffer.
+            await track.drained(DRAIN_SECONDS)
 
     async def aclose(self) -> None:
         """Stop, and wait until nothing is left running."""
         self._closed = True
         self.stop()
+        if self._crash_message is not None:
+            self._crash_message.interrupt()
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
@@ -102,16 +131,24 @@ class Speaker:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                utterance = self._waiting.popleft()
-                interrupted = True
-                try:
-                    interrupted = not await self._speak(utterance.text)
-                except SpeechProviderError as error:
-                    self._events.speech_event(SpeechEventType.ERROR, None, str(error))
-                finally:
-                    self._done(utterance.speech_id, interrupted=interrupted)
+                while self._crash_message is not None:
+                    await self._crash_message.finished()
+                    await asyncio.sleep(0)
+                await self._say_next()
         finally:
             self._worker = None
+
+    async def _say_next(self) -> None:
+        if not self._waiting:
+            return
+        utterance = self._waiting.popleft()
+        interrupted = True
+        try:
+            interrupted = not await self._speak(utterance.text)
+        except SpeechProviderError as error:
+            self._events.speech_event(SpeechEventType.ERROR, None, str(error))
+        finally:
+            utterance.over(interrupted=interrupted)
 
     async def _speak(self, text: str) -> bool:
         self._events.announce(text)
@@ -119,14 +156,15 @@ class Speaker:
         if track is None:
             return False
         packets = encode_speech(self._synthesizer.synthesize(text), self._synthesizer.sample_rate)
-        self._playing = track.play(packets)
-        self._events.speech_event(SpeechEventType.AGENT_SPEAKING_START, text, None)
+        playing = self._playing = track.play(packets)
         try:
-            return await self._playing.finished()
+            await playing.started.wait()
+            if playing.done:
+                return await playing.finished()  # interrupted, or failed, before it was heard
+            self._events.speech_event(SpeechEventType.AGENT_SPEAKING_START, text, None)
+            try:
+                return await playing.finished()
+            finally:
+                self._events.speech_event(SpeechEventType.AGENT_SPEAKING_END, text, None)
         finally:
             self._playing = None
-            self._events.speech_event(SpeechEventType.AGENT_SPEAKING_END, text, None)
-
-    def _done(self, speech_id: int | None, *, interrupted: bool) -> None:
-        if speech_id is not None:
-            self._events.said(speech_id, interrupted)
