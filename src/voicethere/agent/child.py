@@ -126,6 +126,7 @@ class Child:
             ipc.AgentLoaded(hooks=list(self._agent.hooks), commands=list(self._agent.commands))
         )
         self._agent_started.set()
+        self._describer.warm_up()  # the runner has its answer: nobody waits for this
         await self._loop.create_future()  # the process ends in `leave`
 
     def _receive(self) -> None:

@@ -5,7 +5,10 @@ Files of the bundle are shown by their path inside it (`File "agent.py", line 7`
 
 from __future__ import annotations
 
+import itertools
+import linecache
 import os
+import sys
 import traceback
 from typing import NamedTuple
 
@@ -14,6 +17,7 @@ from voicethere.wire.ipc import MAX_ERROR_MESSAGE_CHARS, MAX_STACK_CHARS
 
 _SDK_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _IMPORT_MACHINERY = "<frozen importlib"
+_MAX_SOURCES_READ_AHEAD = 32
 
 
 class Described(NamedTuple):
@@ -36,6 +40,17 @@ class Describer:
             message=cut_in_the_middle(self._inside_bundle(_one_line(error)), MAX_ERROR_MESSAGE_CHARS),
             stack=cut_in_the_middle(self._inside_bundle(_stack(error)), MAX_STACK_CHARS),
         )
+
+    def warm_up(self) -> None:
+        """Read the sources that tracebacks quote, and describe an error: the first real one need not wait."""
+        files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+        ours = (file for file in files if isinstance(file, str) and file.startswith(tuple(self._prefixes)))
+        for file in itertools.islice(ours, _MAX_SOURCES_READ_AHEAD):
+            linecache.getlines(file)
+        try:
+            raise RuntimeError("warm-up")
+        except RuntimeError as error:
+            self.describe(error)
 
     def _inside_bundle(self, text: str) -> str:
         for prefix in self._prefixes:

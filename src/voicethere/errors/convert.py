@@ -89,6 +89,9 @@ def make_record(
         redactor = redactor if redactor is not None else default_redactor()
         account = _account_of(cause)
         said = (error_message or "").strip() if code in _SAYS_ERROR_MESSAGE else ""
+        message = _message(account.message or info.when, redactor, bounds)
+        same = account.message and account.words == account.message
+        words = message if same else _message(account.words, redactor, bounds)
         return ErrorRecord(
             id=_id(error_id),
             session_id=_id(session_id),
@@ -96,9 +99,9 @@ def make_record(
             build_id=_id(build_id) if build_id is not None else None,
             source=source,
             code=info.code,
-            message=_message(account.message or info.when, redactor, bounds),
+            message=message,
             client_message=_message(said or info.message, redactor, bounds),
-            stack=_stack(account, redactor, bounds),
+            stack=_stack(account, words, redactor, bounds),
             recoverable=recoverable,
             customer_context=_context(customer_context, redactor, bounds),
             occurred_at=_wire_time(occurred_at),
@@ -230,10 +233,10 @@ def _message(raw: str, redactor: Redactor, bounds: Bounds) -> str:
     return cut_end(sanitise(redacted), bounds.message_chars)
 
 
-def _stack(account: _Account, redactor: Redactor, bounds: Bounds) -> str | None:
+def _stack(account: _Account, words: str, redactor: Redactor, bounds: Bounds) -> str | None:
+    """The traceback and, behind it, `words`, which are redacted and bounded already."""
     if account.stack is None:
         return None
-    words = _message(account.words, redactor, bounds)
     room = bounds.stack_bytes - len(words.encode())
     if room < 0:
         return cut_middle(words, bounds.stack_bytes)

@@ -19,6 +19,7 @@ from voicethere.errors.assignments import assigned_secrets, is_harmless
 from voicethere.errors.own_secrets import OwnSecrets
 from voicethere.errors.secret_names import Sensitivity, sensitivity
 from voicethere.errors.secret_shapes import (
+    SHORTEST_SHAPE,
     Span,
     bearer_tokens,
     card_numbers,
@@ -90,7 +91,8 @@ class Redactor:
     def _until_clean(self, text: str) -> str:
         """Redact until nothing is found any more: hiding one thing can bring another to light."""
         for _ in range(_PASSES):
-            shorter = _without(text, self._spans(text), 0, len(text))
+            spans = list(self._spans(text))
+            shorter = _without(text, spans, 0, len(text)) if spans else text
             if shorter == text:
                 return text
             text = shorter
@@ -109,6 +111,9 @@ class Redactor:
         return f"{beginning}\n[… {len(text) - keep - (len(tail) - start)} characters left out …]\n{end}"
 
     def _spans(self, text: str) -> Iterator[Span]:
+        if len(text) < SHORTEST_SHAPE:
+            # Such as most keys and names of JSON: too short for the looks of a secret.
+            return chain(self._own.spans(text), url_passwords(text), assigned_secrets(text))
         return chain(
             self._own.spans(text),
             known_keys(text),

@@ -117,6 +117,11 @@ def words_of(name: str) -> list[str]:
     return [word.lower() for word in _word_pattern().findall(name)]
 
 
+def may_hold_name(text: str) -> bool:
+    """False where no part of `text` can be a name that `sensitivity` finds anything but plain."""
+    return _HINT.search(text) is not None
+
+
 def sensitivity(name: str) -> Sensitivity:
     """What `name` says of the value that it names. Only its last 160 characters are looked at.
 

@@ -16,6 +16,9 @@ from voicethere.errors.secret_names import vocabulary
 
 Span = tuple[int, int]
 
+SHORTEST_SHAPE = 8
+"""Characters: `bearer x` is the shortest that anything but `url_passwords` finds here."""
+
 # ------------------------------------------------------------------ keys of known shapes
 
 # The first few are found in the middle of a word too: nothing else is written like that.

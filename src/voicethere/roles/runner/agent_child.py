@@ -248,13 +248,14 @@ class AgentChild:
         try:
             ended = await process.wait()
             await asyncio.wait(reading, timeout=_DRAIN_SECONDS)
+            self._inbox.close()
+            self._journal.close()
+            # First of all: a client waits for it.
+            self._emit(ChildGone(crash=None if self._stopping else self._crash_of(ended)))
         finally:
             for task in (*reading, *working):
                 task.cancel()
             await asyncio.gather(*reading, *working, return_exceptions=True)
-        self._inbox.close()
-        self._journal.close()
-        self._emit(ChildGone(crash=None if self._stopping else self._crash_of(ended)))
         await process.aclose()
 
     async def _guarded(self, work: Coroutine[None, None, None]) -> None:

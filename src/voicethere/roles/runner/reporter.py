@@ -54,7 +54,7 @@ class Reporter:
         recoverable: bool,
         customer_context: Mapping[str, Any] | None,
     ) -> ErrorRecord:
-        """Make the record and start queueing it."""
+        """Make the record; it is logged and queued behind what is sent in this turn of the event loop."""
         record = make_record(
             cause,
             code=code,
@@ -68,14 +68,6 @@ class Reporter:
             error_message=self._agent.settings.error_message,
             customer_context=None if customer_context is None else dict(customer_context),
             recoverable=recoverable,
-        )
-        _log.warning(
-            "session_error",
-            session_id=self._session_id,
-            project_id=self._agent.project_id,
-            error_id=record.id,
-            code=record.code.value,
-            message=record.message,
         )
         self._queue_soon(ErrorItem(record=record))
         return record
@@ -104,6 +96,10 @@ class Reporter:
         task.add_done_callback(self._pending.discard)
 
     async def _put(self, item: QueueItem) -> None:
+        # The client is told first: a channel sends what it was given in the loop's next turn.
+        await asyncio.sleep(0)
+        if isinstance(item, ErrorItem):
+            self._log_error(item.record)
         # One at a time, so that a session's items keep their order through retries.
         async with self._order:
             async for attempt in tenacity.AsyncRetrying(
@@ -114,6 +110,16 @@ class Reporter:
             ):
                 with attempt:
                     await self._queue.put([item])
+
+    def _log_error(self, record: ErrorRecord) -> None:
+        _log.warning(
+            "session_error",
+            session_id=self._session_id,
+            project_id=self._agent.project_id,
+            error_id=record.id,
+            code=record.code.value,
+            message=record.message,
+        )
 
     def _queue_is_down(self, state: tenacity.RetryCallState) -> None:
         problem = state.outcome.exception() if state.outcome else None
