@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 from collections import deque
+from collections.abc import AsyncIterator
 
 import pytest
 from aiortc import RTCIceGatherer, RTCIceTransport, RTCPeerConnection
@@ -21,7 +22,7 @@ from voicethere.adapters.rtc.decode_errors import report_decode_errors
 from voicethere.adapters.rtc.host_addresses import choose, machine_addresses, offer_only
 from voicethere.adapters.rtc.ice_end import end_ice
 from voicethere.adapters.rtc.inbound import pcm_frames
-from voicethere.adapters.rtc.opus import audio_frame
+from voicethere.adapters.rtc.opus import SILENCE, audio_frame
 from voicethere.adapters.rtc.outbound import SpeechQueueFull, SpeechTrack
 from voicethere.adapters.rtc.quiet_logs import quiet_rtc_logs
 
@@ -161,12 +162,91 @@ async def test_the_track_paces_speech_and_keeps_its_timestamps_whole() -> None:
     assert [bytes(packet) for packet in packets[:10]] == [bytes([n]) for n in range(1, 11)]
     steps = [after.pts - before.pts for before, after in itertools.pairwise(packets)]
     assert all(step >= 960 for step in steps)
-    assert loop.time() - started >= 0.2 - 0.005
-    assert playback.done
+    # The head start is 80 ms, and what is sent is not played before its time.
+    assert loop.time() - started >= 0.12 - 0.005
+    assert track.speaking
     assert await playback.finished()
+    assert loop.time() - started >= 0.2 - 0.005
+    assert not track.speaking
     track.stop()
     with pytest.raises(MediaStreamError):
         await track.recv()
+
+
+async def packets_in_one_go(track: SpeechTrack) -> int:
+    """How many packets the track gives before it waits."""
+    count = 0
+    while True:
+        receiving = asyncio.ensure_future(track.recv())
+        await asyncio.sleep(0)
+        if not receiving.done():
+            await receiving
+            return count
+        count += 1
+
+
+async def test_speech_that_follows_silence_has_a_head_start_of_80_ms_and_silence_has_none() -> None:
+    track = SpeechTrack()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert await packets_in_one_go(track) < 4
+    for _ in range(30):  # silence at full rate, then once in a while
+        silence = await track.recv()
+        assert silence.pts is not None
+        assert silence.pts / 48_000 <= loop.time() - began + 0.001
+    track.play([b"a"] * 5)
+    assert await packets_in_one_go(track) >= 4  # and a fifth where the last silence is a while ago
+    while not await track.drained(0):
+        await track.recv()
+    await track.recv()
+
+    playback = track.play([bytes([n]) for n in range(1, 21)])
+    packets = []
+    while not playback.done:
+        packets.append(await track.recv())
+        assert packets[-1].pts is not None
+        assert packets[-1].pts / 48_000 <= loop.time() - began + 0.081
+    # All of it in order, each packet with its own time, and silence behind it.
+    assert [bytes(packet) for packet in packets[:20]] == [bytes([n]) for n in range(1, 21)]
+    assert [b.pts - a.pts for a, b in itertools.pairwise(packets[:20])] == [960] * 19
+    assert {bytes(packet) for packet in packets[20:]} == {SILENCE}
+    track.stop()
+
+
+async def test_a_slow_source_uses_its_head_start_up_before_silence_is_put_in() -> None:
+    track = SpeechTrack()
+    more = asyncio.Event()
+
+    async def source() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield b"a"
+        await more.wait()
+        yield b"b"
+
+    playback = track.play(source())
+    while bytes(await track.recv()) == SILENCE:
+        pass  # the source has not begun
+    heard = [bytes(await track.recv()) for _ in range(4)]
+    receiving = asyncio.ensure_future(track.recv())
+    await asyncio.sleep(0)
+    more.set()
+    heard.append(bytes(await receiving))
+    assert heard == [b"a"] * 4 + [b"b"]
+    silence = await track.recv()
+    assert bytes(silence) == SILENCE
+    assert await playback.finished()
+    track.stop()
+
+
+async def test_what_was_sent_ahead_of_its_time_can_still_be_interrupted() -> None:
+    track = SpeechTrack()
+    playback = track.play([b"a"] * 5)
+    for _ in range(6):
+        await track.recv()
+    assert track.speaking
+    assert track.interrupt_all() == 1
+    assert await playback.finished() is False
+    assert track.interrupt_all() == 0
 
 
 async def test_a_track_that_ends_interrupts_and_a_queue_has_an_end() -> None:

@@ -3,6 +3,10 @@
 Knows pacing, order and interruption; not what is said. While nothing plays it sends a packet of silence
 now and then, and timestamps follow the wall clock: browsers and NATs are content, and it costs next to
 nothing. Nothing here starts a thread.
+
+Speech has a head start: its packets are sent up to 80 ms before their time, the first ones in one go. It is
+what a receiver's jitter buffer wants to hold before it plays anything, and is heard that much earlier. The
+silence behind speech keeps the same distance; a source that falls behind uses the head start up first.
 """
 
 from __future__ import annotations
@@ -16,11 +20,13 @@ from typing import Any
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av.packet import Packet
 
-from voicethere.adapters.rtc.opus import FRAME_SAMPLES, SAMPLE_RATE, SILENCE, TIME_BASE
+from voicethere.adapters.rtc.opus import FRAME_SAMPLES, FRAME_SECONDS, SAMPLE_RATE, SILENCE, TIME_BASE
 
 _WARM_UP_PACKETS = 25
 """Silence at full rate when the track starts: the receiver's jitter buffer fills, and it sees audio flow."""
-_TAIL_PACKETS = 15
+_HEAD_START_PACKETS = 4
+_HEAD_START_SECONDS = _HEAD_START_PACKETS * FRAME_SECONDS
+_TAIL_PACKETS = 15 + _HEAD_START_PACKETS
 """Silence at full rate after speech: without it a jitter buffer keeps the last syllable to itself."""
 _MAX_LAG_SAMPLES = SAMPLE_RATE // 4
 """A loop that was blocked for less catches up; for more, the timestamps jump to now instead."""
@@ -53,6 +59,11 @@ class Playback:
     def done(self) -> bool:
         """Whether it was played, interrupted, or failed."""
         return self._outcome.done()
+
+    @property
+    def _starved(self) -> bool:
+        """Whether its source has to give more before it can go on."""
+        return not self._packets and not self._exhausted
 
     async def finished(self) -> bool:
         """True when it was played to the end, False when it was interrupted or the track ended.
@@ -106,6 +117,9 @@ class SpeechTrack(MediaStreamTrack):
         super().__init__()
         self._idle_interval = idle_interval
         self._queue: deque[Playback] = deque()
+        self._sent: set[Playback] = set()
+        """Sent to the end, ahead of time: not played yet."""
+        self._ahead = 0.0
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
         self._origin: float | None = None
@@ -140,16 +154,17 @@ class SpeechTrack(MediaStreamTrack):
 
     def interrupt_all(self) -> int:
         """Stop what plays and forget what waits; how many pieces that were."""
-        count = sum(not playback.done for playback in self._queue)
-        for playback in self._queue:
+        waiting = [playback for playback in (*self._sent, *self._queue) if not playback.done]
+        for playback in waiting:
             playback.interrupt()
+        self._sent.clear()
         self._queue.clear()
-        return count
+        return len(waiting)
 
     @property
     def speaking(self) -> bool:
         """Whether anything plays or waits."""
-        return any(not playback.done for playback in self._queue)
+        return any(not playback.done for playback in (*self._sent, *self._queue))
 
     async def drained(self, timeout: float) -> bool:
         """Wait until all speech, and the silence that pushes it out of a receiver's jitter buffer, is sent.
@@ -178,15 +193,15 @@ class SpeechTrack(MediaStreamTrack):
         while True:
             if self.readyState != "live":
                 raise MediaStreamError
-            delay = self._origin + self._next_pts / SAMPLE_RATE - loop.time()
+            delay = self._origin + self._next_pts / SAMPLE_RATE - self._may_be_ahead() - loop.time()
             if delay > 0:
-                await asyncio.sleep(delay)
+                await self._woken_within(delay)
                 continue
             payload = self._next_payload()
             if payload is not None:
                 break
-            if not await self._woken_within(self._idle_interval):
-                payload = SILENCE
+            if self._idle_interval <= FRAME_SECONDS or not await self._woken_within(self._idle_interval):
+                payload = SILENCE  # where it is continuous, the pacing has waited already
                 break
         late = int((loop.time() - self._origin) * SAMPLE_RATE) - self._next_pts
         if late > (FRAME_SAMPLES if payload is SILENCE else _MAX_LAG_SAMPLES):
@@ -198,9 +213,16 @@ class SpeechTrack(MediaStreamTrack):
         self.sent_packets += 1
         return packet
 
+    def _may_be_ahead(self) -> float:
+        """How long before its time the next packet may be sent, in seconds."""
+        while self._queue and self._queue[0].done:
+            self._queue.popleft()
+        if not self._queue:
+            return self._ahead
+        return 0.0 if self._queue[0]._starved else _HEAD_START_SECONDS
+
     def _next_payload(self) -> bytes | None:
         """A packet of speech, or of silence where some is due at full rate, or None: idle."""
-        self._wake.clear()
         while self._queue:
             current = self._queue[0]
             payload = None if current.done else current._take()
@@ -208,18 +230,35 @@ class SpeechTrack(MediaStreamTrack):
                 if self._silence_due == 0:
                     self._jump_to_now()
                 self._silence_due = _TAIL_PACKETS
+                self._ahead = _HEAD_START_SECONDS
                 return payload
-            if not current.done and not current._exhausted:
+            if not current.done and current._starved:
                 break  # its source is slower than speech: silence until more comes
-            # Here its last packet has had its 20 ms.
+            # Here its last packet has had its 20 ms; how long ago it was due is the head start's matter.
             self._queue.popleft()
-            current._resolve(True)
+            self._finish(current)
         if self._silence_due > 0:
             self._silence_due -= 1
             if self._silence_due == 0 and not self._queue:
+                self._ahead = 0.0
                 self._quiet.set()
             return SILENCE
         return None
+
+    def _finish(self, playback: Playback) -> None:
+        """It is sent to its end: it counts as played when its last packet's time is over."""
+        assert self._origin is not None  # recv set it
+        loop = asyncio.get_running_loop()
+        left = self._origin + self._next_pts / SAMPLE_RATE - loop.time()
+        if playback.done or left <= 0:
+            playback._resolve(True)
+            return
+        self._sent.add(playback)
+        loop.call_later(left, self._played, playback)
+
+    def _played(self, playback: Playback) -> None:
+        self._sent.discard(playback)
+        playback._resolve(True)
 
     def _jump_to_now(self) -> None:
         """After idling the next timestamp is in the past: speech starts now."""
@@ -228,8 +267,8 @@ class SpeechTrack(MediaStreamTrack):
         self._next_pts = max(self._next_pts, int((now - self._origin) * SAMPLE_RATE))
 
     async def _woken_within(self, seconds: float) -> bool:
-        if seconds <= FRAME_SAMPLES / SAMPLE_RATE:
-            return False  # continuous: the pacing has waited already
+        """Wait for news of the queue; False when there was none."""
+        self._wake.clear()
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
