@@ -44,7 +44,7 @@ from voicethere.wire.settings import SessionSettings
 
 SECRET = b"integration-secret-of-32-bytes-or-more"
 SERVICE_TOKEN = "service-token-of-the-tests"
-SETTINGS = SessionServiceSettings(sync_start_seconds=0.05, tick_seconds=3600.0)
+SETTINGS = SessionServiceSettings(sync_start_seconds=0.05, poll_hold_seconds=0.05, tick_seconds=3600.0)
 """The clock is moved by tests, which then call `tick` themselves."""
 
 

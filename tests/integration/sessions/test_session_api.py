@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import jwt
@@ -93,6 +94,25 @@ async def test_a_synchronous_start_answers_with_the_credentials(platform: Platfo
     }
     peer = await platform.peer(body)
     assert await peer.hear() == {"type": "peer-joined", "peerId": "voice-agent-server"}
+
+
+@pytest.mark.parametrize("service_settings", [SessionServiceSettings(poll_hold_seconds=60.0)])
+async def test_a_poll_is_held_until_the_session_is_ready_but_not_while_it_waits_in_the_line(
+    platform: Platform,
+) -> None:
+    await platform.deploy()
+    runner = await platform.runner(capacity=1)
+    runner.answer = None
+    session_id = (await platform.post()).json()["session_id"]
+    await runner.heard(AssignSession)
+    polling = asyncio.create_task(platform.poll(session_id))
+    waiting_id = (await platform.post()).json()["session_id"]
+    await platform.until(waiting_id, status="waiting")
+    assert not polling.done()
+    await runner.accept(session_id)
+    state = await asyncio.wait_for(polling, 10)
+    assert state["status"] == "ready"
+    assert state["credentials"]["session_id"] == session_id
 
 
 async def test_a_synchronous_start_past_the_limit_is_a_202(platform: Platform) -> None:

@@ -85,7 +85,7 @@ def sessions_router(service: SessionService, auth: BearerAuth) -> Router:
         except LookupError as problem:
             raise not_found("project") from problem  # it was deleted a moment ago
         if not data.run_async:
-            settled = await service.settled(record.id)
+            settled = await service.settled(record.id, seconds=service.settings.sync_start_seconds)
             if settled is not None and settled.status is ProvisioningStatus.READY:
                 credentials = await service.credentials_of_start(
                     settled, signaling_url=_signaling_url(service, request)
@@ -101,12 +101,16 @@ def sessions_router(service: SessionService, auth: BearerAuth) -> Router:
     async def get_session(
         request: Request[Any, Any, Any], session_id: FromPath[str], principal: NamedDependency[Principal]
     ) -> SessionState:
-        """Where the session stands. While it waits for capacity, each poll keeps its place in the line."""
+        """Where the session stands. While it waits for capacity, each poll keeps its place in the line.
+
+        While it is being provisioned the answer may take a moment: most sessions are ready by then.
+        """
         record = await service.find_session(session_id)
         if record is None or not await service.knows_project(record.project_id, principal.org_id):
             raise not_found("session")
         if not principal.may_see(record.project_id):
             raise not_found("session")
+        record = await service.worth_telling(record)
         return await service.state(record, signaling_url=_signaling_url(service, request))
 
     return Router(

@@ -66,6 +66,8 @@ class Job:
         self.agent: DeployedAgent | None = None
         self.news: asyncio.Queue[News] = asyncio.Queue()
         self.settled = asyncio.Event()
+        self.worth_telling = asyncio.Event()
+        """Set once it is settled, or waits in the line: then a client should hear of it."""
 
     @property
     def request(self) -> Request:

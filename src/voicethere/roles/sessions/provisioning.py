@@ -7,6 +7,7 @@ The news come from `placement`, where all decisions are taken.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import msgspec
@@ -75,9 +76,13 @@ class Provisioner:
         """Return when the job is done, or after `seconds`."""
         job = self.placement.get(session_id)
         if job is not None:
-            waiting = asyncio.ensure_future(job.settled.wait())
-            await asyncio.wait({waiting}, timeout=seconds)
-            waiting.cancel()
+            await _set_within(job.settled, seconds)
+
+    async def worth_telling(self, session_id: str, *, seconds: float) -> None:
+        """Return when the job is done or waits in the line, or after `seconds`."""
+        job = self.placement.get(session_id)
+        if job is not None:
+            await _set_within(job.worth_telling, seconds)
 
     # ------------------------------------------------------------------ news from the relay
 
@@ -109,6 +114,7 @@ class Provisioner:
         finally:
             self.placement.remove(job)
             job.settled.set()
+            job.worth_telling.set()
 
     async def _provision(self, job: Job) -> Fail | None:
         """None once the session is ready (or its project is gone); the failure otherwise."""
@@ -121,6 +127,7 @@ class Provisioner:
             match await job.news.get():
                 case Wait():
                     await self._store.update_session(job.record.id, status=ProvisioningStatus.WAITING)
+                    job.worth_telling.set()
                 case Assign(runner_id):
                     failure = await self._assign(job, runner_id)
                     if failure is not None:
@@ -272,6 +279,12 @@ async def cancel_at_runner(hub: RelayHub, runner_id: str, session_id: str) -> No
         await hub.send(runner_id, CancelSession(session_id=session_id))
     except RunnerAway:
         _log.info("cancel_not_sent", session_id=session_id, runner_id=runner_id)
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _hosted(job: Job, agent: DeployedAgent, runner_id: str) -> HostedSession:

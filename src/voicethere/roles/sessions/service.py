@@ -36,6 +36,7 @@ from voicethere.wire.session_api import (
     SessionState,
 )
 
+_UNDER_WAY = (ProvisioningStatus.QUEUED, ProvisioningStatus.PROVISIONING)
 _UNFINISHED = (ProvisioningStatus.QUEUED, ProvisioningStatus.WAITING, ProvisioningStatus.PROVISIONING)
 
 _log = structlog.get_logger(__name__)
@@ -237,10 +238,20 @@ class SessionService:
         """The session as the database has it."""
         return await self._store.get_session(session_id)
 
-    async def settled(self, session_id: str) -> SessionRecord | None:
-        """The session once it is ready or failed, or as it is at the limit of a synchronous start."""
-        await self._provisioner.settled(session_id, seconds=self.settings.sync_start_seconds)
+    async def settled(self, session_id: str, *, seconds: float) -> SessionRecord | None:
+        """The session once it is ready or failed, or as it is after `seconds`."""
+        await self._provisioner.settled(session_id, seconds=seconds)
         return await self._store.get_session(session_id)
+
+    async def worth_telling(self, record: SessionRecord) -> SessionRecord:
+        """The session as a poll should tell of it: held for a moment while it is being provisioned.
+
+        Most sessions are ready by then, and their clients need not ask again.
+        """
+        if record.status not in _UNDER_WAY:
+            return record
+        await self._provisioner.worth_telling(record.id, seconds=self.settings.poll_hold_seconds)
+        return await self._store.get_session(record.id) or record
 
     async def state(self, record: SessionRecord, *, signaling_url: str) -> SessionState:
         """What a poll is answered. Asking keeps the session's place in the line."""

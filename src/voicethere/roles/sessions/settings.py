@@ -33,6 +33,7 @@ class SessionServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     `X-Forwarded-Proto` and `X-Forwarded-Host` for that: only behind a proxy that sets them.
 
     `sync_start_seconds`: how long a start with `async: false` may take before it is answered with 202.
+    `poll_hold_seconds`: how long a poll of a session that is being provisioned waits for its end.
     `relink_grace_seconds`: how long a lost runner has to come back before its sessions count as lost.
     `settle_seconds`: how much longer its last words may take from the queue into the database.
     """
@@ -41,6 +42,7 @@ class SessionServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     trust_forwarded_headers: bool = False
     ice_servers: list[IceServer] = []
     sync_start_seconds: float = 25.0
+    poll_hold_seconds: float = 0.2
     relink_grace_seconds: float = 3.0
     settle_seconds: float = 10.0
     cancel_seconds: float = 30.0
