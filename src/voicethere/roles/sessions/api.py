@@ -97,7 +97,7 @@ def sessions_router(service: SessionService, auth: BearerAuth) -> Router:
             headers={"Location": f"/v1/sessions/{record.id}"},
         )
 
-    @get("/{session_id:str}", operation_id="getSession", summary="Poll a session")
+    @get("/{session_id:str}", operation_id="pollSession", summary="Poll a session")
     async def get_session(
         request: Request[Any, Any, Any], session_id: FromPath[str], principal: NamedDependency[Principal]
     ) -> SessionState:
