@@ -11,7 +11,7 @@ from typing import Protocol
 
 import pytest
 
-from voicethere.adapters.queue import EmbeddedErrorQueue
+from voicethere.adapters.queue import EmbeddedErrorQueue, SpooledErrorQueue
 from voicethere.core.ports import Delivery, ErrorQueuePort, QueueUnavailable
 from voicethere.testing.queue import InMemoryErrorQueue, sample_error
 from voicethere.wire.queue import ErrorItem, SessionEndedItem
@@ -30,6 +30,8 @@ class Backend(Protocol):
 
 
 class Embedded:
+    queue: ErrorQueuePort
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.queue = EmbeddedErrorQueue(path)
@@ -44,21 +46,48 @@ class Embedded:
             connection.execute("INSERT INTO items (data) VALUES (?)", (data,))
 
 
-class InMemory:
-    def __init__(self) -> None:
-        self.queue = InMemoryErrorQueue()
+class Spooled(Embedded):
+    """The embedded queue with the producer's spool in front of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.queue = self._open()
+
+    def _open(self) -> SpooledErrorQueue:
+        return SpooledErrorQueue(EmbeddedErrorQueue(self.path), self.path.parent / "spool")
 
     async def reopen(self) -> ErrorQueuePort:
-        self.queue = self.queue.reopened()
+        await self.queue.aclose()
+        self.queue = self._open()
+        return self.queue
+
+
+class InMemory:
+    def __init__(self) -> None:
+        self.memory = InMemoryErrorQueue()
+        self.queue: ErrorQueuePort = self.memory
+
+    async def reopen(self) -> ErrorQueuePort:
+        self.queue = self.memory = self.memory.reopened()
         return self.queue
 
     def put_raw(self, data: bytes) -> None:
-        self.queue.put_raw(data)
+        self.memory.put_raw(data)
 
 
-@pytest.fixture(params=["embedded", "in_memory"])
+def new_backend(kind: str, path: Path) -> Backend:
+    match kind:
+        case "embedded":
+            return Embedded(path)
+        case "spooled":
+            return Spooled(path)
+        case _:
+            return InMemory()
+
+
+@pytest.fixture(params=["embedded", "spooled", "in_memory"])
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    backend: Backend = Embedded(tmp_path / "queue.db") if request.param == "embedded" else InMemory()
+    backend = new_backend(request.param, tmp_path / "queue.db")
     yield backend
     await backend.queue.aclose()
 

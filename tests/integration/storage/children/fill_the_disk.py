@@ -1,6 +1,6 @@
 """Writes until no file may grow any more, then says what was accepted; then makes room and goes on.
 
-Arguments: `queue` or `store`, a directory, how many bytes a file may have. Prints JSON.
+Arguments: `queue`, `spool` or `store`, a directory, how many bytes a file may have. Prints JSON.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import resource
 import sys
 from pathlib import Path
 
-from voicethere.adapters.queue import EmbeddedErrorQueue
+from voicethere.adapters.queue import EmbeddedErrorQueue, SpooledErrorQueue
 from voicethere.adapters.store import Store, StoreUnavailable
 from voicethere.core.ports import QueueUnavailable
 from voicethere.testing.queue import sample_error
@@ -19,6 +19,39 @@ from voicethere.testing.queue import sample_error
 
 def may_grow_to(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+async def fill_spool(directory: Path, size: int) -> dict[str, object]:
+    queue = SpooledErrorQueue(
+        EmbeddedErrorQueue(directory / "queue.db"), directory / "spool", longest_pause_seconds=0.05
+    )
+    accepted: list[str] = []
+    spooled: list[str] = []
+
+    async def put(number: int) -> None:
+        item = sample_error(id=f"{number}", stack="x" * 5000)
+        await queue.put([item])
+        accepted.append(item.record.id)
+        if queue.spooled:
+            spooled.append(item.record.id)
+
+    await put(0)
+    may_grow_to(size)
+    number = 1
+    reason = ""
+    while not reason:
+        try:
+            await put(number)
+            number += 1
+        except QueueUnavailable as error:
+            reason = str(error)
+    may_grow_to(resource.RLIM_INFINITY)
+    await put(number)
+    async with asyncio.timeout(30):
+        while queue.spooled:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.005)
+    await queue.aclose()
+    return {"accepted": accepted, "spooled": spooled, "reason": reason}
 
 
 async def fill_queue(directory: Path, size: int) -> dict[str, object]:
@@ -91,5 +124,5 @@ async def fill_store(directory: Path, size: int) -> dict[str, object]:
     }
 
 
-fill = {"queue": fill_queue, "store": fill_store}[sys.argv[1]]
+fill = {"queue": fill_queue, "spool": fill_spool, "store": fill_store}[sys.argv[1]]
 print(json.dumps(asyncio.run(fill(Path(sys.argv[2]), int(sys.argv[3])))))
