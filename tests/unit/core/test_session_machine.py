@@ -25,6 +25,7 @@ SPEAKING = (
 )
 FAILURE = HandlerFailure(hook="on_user_speech_final", message="RuntimeError: no", stack="…")
 CRASH = Crash(kind=CrashKind.SIGNAL, signal=9)
+LOAD_FAILURE = Crash(kind=CrashKind.LOAD_FAILURE, message="no")
 MESSAGE = DataChannelMessage(session_id="s", raw="hello")
 
 
@@ -231,6 +232,128 @@ class TestIdle:
             assert bool(restarted) is counts
 
 
+class TestRestarting:
+    """`restart_child`: the crash is told and recorded, and the session goes on."""
+
+    VOICE = Rules(has_audio=True, crash_speech=True, restart_child=True, idle_seconds=30.0)
+    DATA = Rules(has_audio=False, crash_speech=True, restart_child=True, idle_seconds=30.0)
+
+    def test_the_caller_is_told_and_hears_why_and_the_session_goes_on(self) -> None:
+        life = live(self.VOICE)
+        fresh = life.tell(events.AgentGone(crash=CRASH))
+        assert life.kinds(fresh) == ["StopSpeech", "Record", "Tell", "RestartAgent", "SpeakCrashMessage"]
+        assert life.all(effects.Record) == [
+            effects.Record(number=0, code=SessionErrorCode.AGENT_CHILD_CRASHED, cause=CRASH, recoverable=True)
+        ]
+        assert effects.SpeakCrashMessage(last=False) in fresh
+        life.tell(events.CrashSpeechDone(last=False))
+        assert life.state.phase is Phase.LIVE
+        assert set(life.timers) == {Timer.RESTART_1, Timer.IDLE}
+
+    def test_the_new_child_gets_its_session_and_what_came_meanwhile(self) -> None:
+        life = live(self.DATA)
+        life.tell(events.AgentGone(crash=CRASH))
+        assert life.kinds(life.tell(events.ClientSent(message=MESSAGE))) == []
+        fresh = life.tell(events.AgentReady())
+        assert life.kinds(fresh) == ["StartSession", "ToAgent"]
+        assert fresh[0] == effects.StartSession(customer_context={"a": 1})
+        assert life.kinds(life.tell(events.ClientSent(message=MESSAGE))) == ["ToAgent"]
+
+    def test_a_client_that_is_away_is_told_when_it_is_back(self) -> None:
+        life = live(self.VOICE)
+        life.tell(events.PeerLost())
+        assert life.kinds(life.tell(events.AgentGone(crash=CRASH))) == [
+            "StopSpeech",
+            "Record",
+            "RestartAgent",
+        ]
+        assert life.kinds(life.tell(events.AgentReady())) == ["StartSession"]
+        assert life.kinds(life.tell(events.ControlOpened())) == ["Tell"]
+
+    def test_an_agent_that_crashes_before_its_client_is_there_starts_again(self) -> None:
+        life = Life(self.VOICE)
+        life.tell(events.AgentReady())
+        assert life.kinds(life.tell(events.AgentGone(crash=CRASH))) == [
+            "StopSpeech",
+            "Record",
+            "RestartAgent",
+        ]
+        assert life.kinds(life.tell(events.ControlOpened())) == ["Tell"]
+        life.tell(events.HelloReceived(customer_context={}))
+        assert life.kinds(life.tell(events.AgentReady())) == ["StartSession"]
+
+    def test_the_fourth_crash_within_the_window_ends_the_session(self) -> None:
+        life = live(self.DATA)
+        for _ in range(3):
+            life.tell(events.AgentGone(crash=CRASH), events.AgentReady())
+        assert life.state.phase is Phase.LIVE
+        life.tell(events.AgentGone(crash=CRASH))
+        told = [record.recoverable for record in life.all(effects.Record)]  # type: ignore[attr-defined]
+        assert told == [True, True, True, False]
+        assert len(life.all(effects.Tell)) == 4
+        assert life.state.phase is Phase.FLUSHING
+        assert life.timers == {}
+
+    def test_a_minute_later_it_may_crash_again(self) -> None:
+        life = live(self.DATA)
+        for _ in range(3):
+            life.tell(events.AgentGone(crash=CRASH), events.AgentReady())
+        life.tell(events.TimerFired(timer=Timer.RESTART_2))
+        life.tell(events.AgentGone(crash=CRASH))
+        assert len(life.all(effects.RestartAgent)) == 4
+        assert set(life.timers) == {Timer.RESTART_1, Timer.RESTART_2, Timer.RESTART_3, Timer.IDLE}
+
+    def test_a_bundle_that_cannot_be_loaded_is_not_tried_again(self) -> None:
+        life = Life(self.VOICE)
+        life.tell(events.ControlOpened(), events.AgentGone(crash=LOAD_FAILURE))
+        assert life.all(effects.RestartAgent) == []
+        assert life.state.phase is Phase.FAILING
+
+    def test_a_handler_that_raises_ends_the_session_all_the_same(self) -> None:
+        life = live(self.VOICE)
+        life.tell(events.HandlerFailed(failure=FAILURE))
+        assert life.state.phase is Phase.FAILING
+
+    def test_an_agent_that_dies_in_its_idle_hook_is_not_started_for_the_end(self) -> None:
+        life = Life(self.DATA)
+        life.tell(events.AgentReady(has_idle_hook=True), events.ControlOpened())
+        life.tell(events.TimerFired(timer=Timer.HELLO), events.TimerFired(timer=Timer.IDLE))
+        assert life.state.phase is Phase.IDLE_HOOK
+        life.tell(events.AgentGone(crash=CRASH))
+        assert life.all(effects.RestartAgent) == []
+
+    def test_the_idle_end_does_not_wait_for_an_agent_that_is_not_there(self) -> None:
+        life = live(self.DATA)
+        life.tell(events.AgentGone(crash=CRASH))
+        fresh = life.tell(events.TimerFired(timer=Timer.IDLE))
+        assert life.kinds(fresh) == ["Record", "Tell", "SendClose", "Flush"]
+
+    def test_a_crash_message_that_fails_is_told_and_the_session_goes_on(self) -> None:
+        life = live(self.VOICE)
+        life.tell(events.AgentGone(crash=CRASH))
+        assert life.kinds(life.tell(events.CrashSpeechDone(last=False, failure="no sound"))) == [
+            "Record",
+            "Tell",
+        ]
+        assert life.all(effects.Record)[1] == effects.Record(
+            number=1, code=SessionErrorCode.RUNNER_INTERNAL, cause="no sound", recoverable=True
+        )
+        assert life.state.phase is Phase.LIVE
+
+    def test_the_crash_message_is_not_begun_again_while_it_is_being_said(self) -> None:
+        life = live(self.VOICE)
+        life.tell(events.AgentGone(crash=CRASH), events.AgentReady(), events.AgentGone(crash=CRASH))
+        assert len(life.all(effects.SpeakCrashMessage)) == 1
+
+    def test_an_end_cuts_the_message_before_and_does_not_take_it_for_its_own(self) -> None:
+        life = live(self.VOICE)
+        life.tell(events.AgentGone(crash=CRASH), events.AgentReady())
+        life.tell(events.HandlerFailed(failure=FAILURE))
+        assert life.kinds(life.tell(events.CrashSpeechDone(last=False, failure="cut off"))) == []
+        assert life.kinds(life.tell(events.CrashSpeechDone())) == ["Flush"]
+        assert len(life.all(effects.Record)) == 2
+
+
 class TestIdleAndSpeech:
     """The countdown stands still while somebody speaks, where speech counts."""
 
@@ -272,6 +395,7 @@ ANY_EVENT = st.sampled_from(
         events.AgentEnded(),
         events.HandlerFailed(failure=FAILURE),
         events.AgentGone(crash=CRASH),
+        events.AgentGone(crash=LOAD_FAILURE),
         events.ControlOpened(),
         events.HelloReceived(customer_context={"n": 1}),
         events.ClientSent(message=MESSAGE),
@@ -289,6 +413,8 @@ ANY_EVENT = st.sampled_from(
         events.SpeechDrained(),
         events.CrashSpeechDone(),
         events.CrashSpeechDone(failure="no sound"),
+        events.CrashSpeechDone(last=False),
+        events.CrashSpeechDone(last=False, failure="no sound"),
         events.Flushed(),
         events.TornDown(),
         events.TornDown(failure="stuck"),
@@ -300,6 +426,7 @@ RULES = st.builds(
     Rules,
     has_audio=st.booleans(),
     crash_speech=st.booleans(),
+    restart_child=st.booleans(),
     idle_seconds=st.sampled_from([None, 30.0]),
     idle_on_voice=st.booleans(),
     idle_on_messages=st.booleans(),
@@ -313,7 +440,7 @@ def finish(life: Life) -> None:
         Phase.TEARING_DOWN: events.TornDown(),
         Phase.STORING: events.RecordsDurable(),
     }
-    for _ in range(20):
+    for _ in range(30):
         if life.state.phase is Phase.ENDED:
             return
         if life.state.phase in answers:
@@ -331,7 +458,10 @@ def finish(life: Life) -> None:
 def test_any_order_of_events_ends_once_and_leaves_nothing(rules: Rules, happened: list[Event]) -> None:
     life = Life(rules)
     phases = [life.state.phase]
+    slots_back = 0
     for event in happened:
+        if isinstance(event, events.TimerFired) and event.timer.startswith("restart"):
+            slots_back += event.timer in life.timers
         life.tell(event)
         assert set(life.timers) == set(life.state.timers)
         phases.append(life.state.phase)
@@ -348,6 +478,13 @@ def test_any_order_of_events_ends_once_and_leaves_nothing(rules: Rules, happened
     ending = [number for number in told if not records[number].recoverable]
     assert len(ending) <= 1
     assert not ending or told[-1] == ending[0], "nothing is told after the ending error"
+
+    restarts = len(life.all(effects.RestartAgent))
+    assert restarts <= 3 + slots_back
+    assert not restarts or rules.restart_child
+    crashed = [r for r in records.values() if r.code is SessionErrorCode.AGENT_CHILD_CRASHED]
+    assert sum(record.recoverable for record in crashed) == restarts
+    assert len(life.all(effects.StartSession)) <= 1 + restarts
 
     end = life.log[-1]
     assert isinstance(end, effects.QueueEnd)

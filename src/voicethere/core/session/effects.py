@@ -51,8 +51,17 @@ class Tell(Effect, frozen=True, kw_only=True):
     number: int
 
 
+class RestartAgent(Effect, frozen=True, kw_only=True):
+    """Start another process for the agent: the one before is gone."""
+
+
 class SpeakCrashMessage(Effect, frozen=True, kw_only=True):
-    """Stop what is being said and play the crash message."""
+    """Stop what is being said and play the crash message, `last` of all where the session ends.
+
+    Answered by `CrashSpeechDone` with the same `last`.
+    """
+
+    last: bool = True
 
 
 class DrainSpeech(Effect, frozen=True, kw_only=True):

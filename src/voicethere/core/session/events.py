@@ -25,6 +25,9 @@ class Timer(enum.StrEnum):
     DRAIN_SPEECH = "drain_speech"
     END_HOOK = "end_hook"
     CRASH_SPEECH = "crash_speech"
+    RESTART_1 = "restart_1"
+    RESTART_2 = "restart_2"
+    RESTART_3 = "restart_3"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +35,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentReady(Event, frozen=True, kw_only=True):
-    """The bundle is loaded and `on_agent_start` is done."""
+    """The bundle is loaded and `on_agent_start` is done: of the first child, or of one that replaces it."""
 
     has_idle_hook: bool = False
 
@@ -118,8 +121,9 @@ class SpeechDrained(Event, frozen=True, kw_only=True):
 
 
 class CrashSpeechDone(Event, frozen=True, kw_only=True):
-    """The crash message was played; `failure` says why it was not."""
+    """The crash message was played; `failure` says why it was not. `last` is that of its effect."""
 
+    last: bool = True
     failure: Cause | None = None
 
 

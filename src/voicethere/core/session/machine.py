@@ -12,6 +12,10 @@ The rules (contract: control-channel.md, "How a session fails"; session-api.md; 
   and none after it; what fails later (crash speech, teardown) is recorded and not told.
 - An error is told at once where voice-control is open, and else as soon as it opens: a session whose agent
   died before its client arrived waits for that client, within limits.
+- An agent that crashes is started again where the rules say so, at most three times within 60 seconds: a
+  restart takes one of three slots, whose timer gives it back. The crash is told as recoverable, and the
+  session goes on: the new child gets `session_start` and what the client sent meanwhile. A bundle that
+  cannot be loaded, and an agent that dies in its idle hook, end the session.
 - *Failing* is: told, then the crash message where there is audio. Then, as for every end: flush, tear down,
   and the end is queued only once every error is durable.
 - The idle countdown begins anew with every activity that the settings count. While user or agent speaks it
@@ -21,11 +25,9 @@ The rules (contract: control-channel.md, "How a session fails"; session-api.md; 
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from voicethere.core.session.effects import (
@@ -37,6 +39,7 @@ from voicethere.core.session.effects import (
     Flush,
     QueueEnd,
     Record,
+    RestartAgent,
     RunIdleHook,
     SendClose,
     SetTimer,
@@ -52,7 +55,6 @@ from voicethere.core.session.events import (
     AgentDisconnects,
     AgentEnded,
     AgentGone,
-    AgentInput,
     AgentReady,
     AgentStarted,
     Cancelled,
@@ -74,32 +76,13 @@ from voicethere.core.session.events import (
     TimerFired,
     TornDown,
 )
-from voicethere.errors.causes import Cause
+from voicethere.core.session.state import Phase, Rules, SessionState
+from voicethere.errors.causes import Cause, Crash, CrashKind
 from voicethere.errors.codes import SessionErrorCode
 from voicethere.wire.control_channel import EndReason, SpeechEventType
 from voicethere.wire.ipc import SpeechEventMessage
 
 MAX_EARLY_INPUTS = 256
-
-
-class Phase(enum.StrEnum):
-    """Where a session stands; it only ever moves down this list."""
-
-    OPENING = "opening"
-    LIVE = "live"
-    IDLE_HOOK = "idle_hook"
-    DRAINING_SPEECH = "draining_speech"
-    ENDING_AGENT = "ending_agent"
-    FAILING = "failing"
-    FLUSHING = "flushing"
-    TEARING_DOWN = "tearing_down"
-    STORING = "storing"
-    ENDED = "ended"
-
-    @property
-    def open(self) -> bool:
-        """Whether nothing has decided the session's end yet; the idle limit may be about to."""
-        return self in (Phase.OPENING, Phase.LIVE, Phase.IDLE_HOOK)
 
 
 _SPEAKING: dict[SpeechEventType, tuple[str, bool]] = {
@@ -109,44 +92,8 @@ _SPEAKING: dict[SpeechEventType, tuple[str, bool]] = {
     SpeechEventType.AGENT_SPEAKING_END: ("agent", False),
 }
 """Who speaks from, or until, which event: the idle countdown waits for both."""
+_RESTART_SLOTS = (Timer.RESTART_1, Timer.RESTART_2, Timer.RESTART_3)
 _CLEAN_ENDING = frozenset({Phase.DRAINING_SPEECH, Phase.ENDING_AGENT})
-
-
-class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings that decide a session's life; all times in seconds."""
-
-    has_audio: bool
-    crash_speech: bool
-    idle_seconds: float | None
-    idle_on_voice: bool = True
-    idle_on_messages: bool = True
-    hello_seconds: float = 0.5
-    tell_seconds: float = 120.0
-    rejoin_seconds: float = 30.0
-    idle_grace_seconds: float = 30.0
-    drain_speech_seconds: float = 15.0
-    end_hook_seconds: float = 5.0
-    crash_speech_seconds: float = 30.0
-
-
-class SessionState(msgspec.Struct, frozen=True, kw_only=True):
-    """All that decides what comes next. `untold` are errors that the client has yet to hear of."""
-
-    phase: Phase = Phase.OPENING
-    agent_ready: bool = False
-    agent_gone: bool = False
-    has_idle_hook: bool = False
-    control_open: bool = False
-    hello_over: bool = False
-    agent_has_session: bool = False
-    customer_context: dict[str, Any] | None = None
-    early: tuple[AgentInput, ...] = ()
-    records: int = 0
-    untold: tuple[int, ...] = ()
-    speaking: frozenset[str] = frozenset()
-    end_reason: EndReason | None = None
-    failed: bool = False
-    timers: frozenset[Timer] = frozenset()
 
 
 class _Step:
@@ -200,13 +147,18 @@ class _Step:
 
     def start_if_ready(self) -> None:
         state = self.state
-        if state.agent_has_session or not (state.agent_ready and state.control_open and state.hello_over):
+        if state.agent_has_session or not state.agent_ready:
             return
+        # A session that was live before its agent crashed waits for nothing else.
+        if state.phase is Phase.OPENING and not (state.control_open and state.hello_over):
+            return
+        began = state.phase is Phase.OPENING
         self.cancel(Timer.HELLO)
         self.do(StartSession(customer_context=state.customer_context))
         self.do(*(ToAgent(message=message) for message in state.early))
         self.change(agent_has_session=True, early=(), phase=Phase.LIVE)
-        self.restart_idle()
+        if began:
+            self.restart_idle()
 
     def fail(self, code: SessionErrorCode, cause: Cause, reason: EndReason) -> None:
         """The error that ends the session."""
@@ -215,6 +167,32 @@ class _Step:
         self.do(StopSpeech())
         self.record(code, cause, recoverable=False, tell=True)
         self.after_telling()
+
+    def restart_agent(self, crash: Crash) -> bool:
+        """Go on with another child; False where this crash must end the session."""
+        if (
+            not self.rules.restart_child
+            or crash.kind is CrashKind.LOAD_FAILURE
+            or self.state.phase is Phase.IDLE_HOOK
+        ):
+            return False
+        slot = next((slot for slot in _RESTART_SLOTS if slot not in self.state.timers), None)
+        if slot is None:
+            return False
+        self.set_timer(slot, self.rules.restart_window_seconds)
+        self.change(agent_ready=False, agent_has_session=False, has_idle_hook=False)
+        self.do(StopSpeech())
+        self.record(SessionErrorCode.AGENT_CHILD_CRASHED, crash, recoverable=True, tell=True)
+        self.do(RestartAgent())
+        self.apologize()
+        return True
+
+    def apologize(self) -> None:
+        """Say the crash message in a session that goes on: to somebody, and not while it is being said."""
+        wanted = self.rules.has_audio and self.rules.crash_speech and self.state.phase is Phase.LIVE
+        if wanted and self.state.control_open and Timer.CRASH_SPEECH not in self.state.timers:
+            self.set_timer(Timer.CRASH_SPEECH, self.rules.crash_speech_seconds)
+            self.do(SpeakCrashMessage(last=False))
 
     def after_telling(self) -> None:
         if self.state.untold:
@@ -252,7 +230,7 @@ class _Step:
         )
         self.change(untold=())
         self.do(SendClose(code="idle_timeout", reason=EndReason.IDLE_TIMEOUT.value))
-        if self.state.agent_gone:
+        if self.state.agent_gone or not self.state.agent_has_session:
             self.flush()
         else:
             self.change(phase=Phase.ENDING_AGENT)
@@ -287,6 +265,8 @@ def _handler_failed(step: _Step, event: HandlerFailed) -> None:
 
 
 def _agent_gone(step: _Step, event: AgentGone) -> None:
+    if step.state.phase in (Phase.OPENING, Phase.LIVE) and step.restart_agent(event.crash):
+        return
     step.change(agent_gone=True)
     _ending_failure(step, SessionErrorCode.AGENT_CHILD_CRASHED, event.crash, EndReason.AGENT_ERROR)
 
@@ -416,11 +396,22 @@ def _shutting_down(step: _Step, event: ShuttingDown) -> None:
 
 
 def _crash_speech_done(step: _Step, event: CrashSpeechDone) -> None:
-    if step.state.phase is not Phase.FAILING or Timer.CRASH_SPEECH not in step.state.timers:
+    # One that was being said when the session's end began is cut off by the last one, and does not count.
+    ending = step.state.phase is Phase.FAILING
+    if event.last is not ending or Timer.CRASH_SPEECH not in step.state.timers:
         return
+    step.cancel(Timer.CRASH_SPEECH)
     if event.failure is not None:
-        step.record(SessionErrorCode.RUNNER_INTERNAL, event.failure, recoverable=False, tell=False)
-    step.flush()
+        _crash_message_failed(step, event.failure)
+    if ending:
+        step.flush()
+
+
+def _crash_message_failed(step: _Step, failure: Cause) -> None:
+    """What follows the ending error is not told; where the session goes on, it is, if there is somebody."""
+    ending = step.state.phase is Phase.FAILING
+    if ending or step.state.control_open:
+        step.record(SessionErrorCode.RUNNER_INTERNAL, failure, recoverable=not ending, tell=not ending)
 
 
 def _flushed(step: _Step, event: Flushed) -> None:
@@ -490,18 +481,18 @@ def _idle_grace_over(step: _Step) -> None:
 
 def _crash_speech_overdue(step: _Step) -> None:
     limit = step.rules.crash_speech_seconds
-    step.record(
-        SessionErrorCode.RUNNER_INTERNAL,
-        f"the crash message was not played within {limit:g} s",
-        recoverable=False,
-        tell=False,
-    )
-    step.flush()
+    _crash_message_failed(step, f"the crash message was not played within {limit:g} s")
+    if step.state.phase is Phase.FAILING:
+        step.flush()
 
 
 def _drain_overdue(step: _Step) -> None:
     step.do(StopSpeech())
     _speech_drained(step, SpeechDrained())
+
+
+def _slot_free(step: _Step) -> None:
+    return  # its timer is gone, and that is all there is to it
 
 
 def _ignore(step: _Step, event: Event) -> None:
@@ -517,6 +508,7 @@ _TIMERS: dict[Timer, Callable[[_Step], None]] = {
     Timer.DRAIN_SPEECH: _drain_overdue,
     Timer.END_HOOK: _Step.flush,
     Timer.CRASH_SPEECH: _crash_speech_overdue,
+    **dict.fromkeys(_RESTART_SLOTS, _slot_free),
 }
 
 _EVENTS: dict[type[Event], Callable[[_Step, Any], None]] = {
