@@ -14,8 +14,9 @@ _SCOPES = {
 _INDEX = """\
 # Session errors
 
-Every failure of a session has one of twelve codes. The application gets it in `on_session_error`; the
-operator finds it with `voicethere projects errors list`, and `voicethere errors explain CODE` says what it means.
+Every failure of a session has one of twelve codes. The application gets it in `on_session_error`, the
+operator finds it with `voicethere projects errors list`, and `voicethere errors explain CODE` says what it
+means.
 
 `recoverable` is false on the one error that ends the session, and on no other.
 """

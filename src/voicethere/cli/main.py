@@ -28,6 +28,9 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "api-keys": LazyCommand("voicethere.cli.api_keys:api_keys", "Keys for administration and clients."),
     "agent": LazyCommand("voicethere.cli.agent:agent", "Check agents on this machine."),
     "errors": LazyCommand("voicethere.cli.errors:errors", "What each session error code means."),
+    "doctor": LazyCommand(
+        "voicethere.cli.doctor.command:doctor", "What this machine can do, and what it lacks."
+    ),
     "schema": LazyCommand("voicethere.cli.schema:schema", "The JSON Schema of the wire messages."),
 }
 
