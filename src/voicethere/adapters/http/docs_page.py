@@ -44,6 +44,21 @@ window.addEventListener("load", function () {
 });
 """
 
+# No operation has links; without their column, and with each answer below its code, examples can be read on
+# a phone.
+_STYLE = """\
+body { margin: 0; }
+.swagger-ui .responses-table .response-col_links { display: none; }
+@media (max-width: 600px) {
+  .swagger-ui .wrapper, .swagger-ui .scheme-container { padding-left: 8px; padding-right: 8px; }
+  .swagger-ui .responses-inner { padding: 12px; }
+  .swagger-ui .responses-table thead { display: none; }
+  .swagger-ui .responses-table tr, .swagger-ui .responses-table td { display: block; width: auto; }
+  .swagger-ui .responses-table .response-col_status { font-weight: bold; }
+  .swagger-ui .responses-table .response-col_description { padding: 0 0 16px; }
+}
+"""
+
 _PAGE = """\
 <!DOCTYPE html>
 <html lang="en">
@@ -53,6 +68,8 @@ _PAGE = """\
 <title>{title}</title>
 <link rel="icon" type="image/png" href="/docs/assets/favicon-32x32.png">
 <link rel="stylesheet" href="/docs/assets/swagger-ui.css">
+<style>
+{style}</style>
 </head>
 <body>
 <div id="swagger-ui" data-url="/openapi.json"></div>
@@ -71,7 +88,7 @@ class DocsPage(OpenAPIRenderPlugin):
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         title = str(openapi_schema.get("info", {}).get("title", "API"))
-        return _PAGE.format(title=html.escape(title)).encode()
+        return _PAGE.format(title=html.escape(title), style=_STYLE).encode()
 
 
 def docs_router() -> Router:
