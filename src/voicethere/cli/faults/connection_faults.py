@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import msgspec
 import psutil
 
-from voicethere.cli.ears import DidNotHappen
+from voicethere.cli.ears import STEP_SECONDS, DidNotHappen
 from voicethere.cli.faults.lab import Trial
 from voicethere.cli.faults.signaling_proxy import SignalingProxy
 from voicethere.client import Credentials, SpeechEventType
@@ -170,18 +170,32 @@ async def speech_synthesis_dies(trial: Trial) -> None:
 
 
 async def speech_recognition_dies(trial: Trial) -> None:
-    """The process that recognizes is killed while an utterance is with it."""
+    """The process that recognizes is killed while an utterance is with it, and so is the one in its place."""
     async with trial.connected(await _started(trial)) as session:
         if session is None:
             raise DidNotHappen("the client did not connect")
         await trial.ears.until("the agent's start", lambda: trial.ears.message("started"))
-        with _stopped(trial, "recognizer_process") as worker:
+        with _stopped(trial, "recognizer_process"):
             await trial.say("good morning")
-            await trial.ears.until("recognition", lambda: _event(trial, SpeechEventType.USER_STT_START))
+            await trial.ears.until("the utterance", lambda: _event(trial, SpeechEventType.USER_SPEAKING_END))
             trial.mark()
-            worker.kill()
-        await trial.ears.until("a speech error", lambda: _speech_error(trial))
+            await _killed_until(trial, "recognizer_process", lambda: bool(_speech_error(trial)))
         await trial.outcome(session)
+
+
+async def _killed_until(trial: Trial, name: str, enough: Callable[[], bool]) -> None:
+    """Kill every process of that kind that the runner starts, until it gives up."""
+    runner = psutil.Process(trial.lab.platform.runner_pid)
+    try:
+        async with asyncio.timeout(STEP_SECONDS):
+            while not enough():
+                for child in runner.children():
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        if any(name in part for part in child.cmdline()):
+                            child.kill()
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise DidNotHappen("the runner did not say that speech failed") from None
 
 
 @contextlib.contextmanager

@@ -156,13 +156,17 @@ async def fork_bomb(session_id):
 async def flood_of_messages(session_id):
     for n in range(50_000):
         send_to_client(session_id, {"type": "flood", "n": n, "padding": "x" * 200})
+        if n % 100 == 0:
+            await asyncio.sleep(0)
 
 
 async def gigabyte_logged(session_id):
-    line = "x" * 1023 + "\n"
-    block = line * 1024
-    for _ in range(1024):
-        sys.stdout.write(block)
+    def write():
+        block = (b"x" * 1023 + b"\n") * 1024
+        for _ in range(1024):
+            sys.stdout.buffer.write(block)
+
+    await asyncio.to_thread(write)
 
 
 async def speak_long(session_id):

@@ -44,6 +44,7 @@ INJECTIONS: dict[str, Injection] = {
     **{name: Injection(inject=agent_fault) for name in (*BY_GO, *BY_STARTING, *BY_SPEECH)},
     **{name: Injection(inject=agent_fault) for name in ("raise_in_binary", "raise_in_session_end")},
     **{name: Injection(inject=agent_fault, mostly_waits=True) for name in BY_WAITING},
+    "loop_in_plain_code": Injection(inject=agent_fault, mostly_waits=True),
     "speech_synthesis_dies": Injection(inject=connection_faults.speech_synthesis_dies, alone=True),
     "speech_recognition_dies": Injection(inject=connection_faults.speech_recognition_dies, alone=True),
     "peer_vanishes": Injection(inject=connection_faults.peer_vanishes, mostly_waits=True),

@@ -7,7 +7,6 @@ is tried until it is done: a session does not count as ended before.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import tenacity
 
 from voicethere.core.ports import Clock, ErrorQueuePort, QueueUnavailable
 from voicethere.errors import Bounds, Cause, ErrorRecord, Redactor, SessionErrorCode, make_record
+from voicethere.errors.ids import error_id
 from voicethere.errors.times import iso_from_epoch
 from voicethere.wire.control_channel import EndReason
 from voicethere.wire.queue import ErrorItem, QueueItem, SessionEndedItem
@@ -43,6 +43,7 @@ class Reporter:
         self._clock = clock
         self._redactor = redactor
         self._bounds = bounds
+        self._recorded = 0
         self._pending: set[asyncio.Task[None]] = set()
         self._order = asyncio.Lock()
 
@@ -55,14 +56,16 @@ class Reporter:
         customer_context: Mapping[str, Any] | None,
     ) -> ErrorRecord:
         """Make the record; it is logged and queued behind what is sent in this turn of the event loop."""
+        now = self._clock.now()
+        self._recorded += 1
         record = make_record(
             cause,
             code=code,
-            error_id=uuid.uuid4().hex,
+            error_id=error_id(now, self._recorded),
             session_id=self._session_id,
             project_id=self._agent.project_id,
             build_id=self._agent.build_id,
-            occurred_at=self._clock.now(),
+            occurred_at=now,
             redactor=self._redactor,
             bounds=self._bounds,
             error_message=self._agent.settings.error_message,
