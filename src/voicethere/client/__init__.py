@@ -19,8 +19,9 @@ from voicethere.client.audio import (
 )
 from voicethere.client.connect import Connecting, connect_session
 from voicethere.client.ending import ConnectError, SessionEnd
+from voicethere.client.link import BinaryMessage
 from voicethere.client.provisioning import ProvisionResult, StatusUpdate, start_session
-from voicethere.client.session import BinaryMessage, Session, SessionState
+from voicethere.client.session import Session, SessionState
 from voicethere.client.session_service import Timing
 from voicethere.errors.codes import SESSION_ERROR_CODES, SessionErrorCode
 from voicethere.errors.records import SessionErrorEnvelope

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from voicethere.client.audio import Microphone, PcmSink
 from voicethere.client.callbacks import Callback
-from voicethere.client.session import DEFAULT_CONNECT_TIMEOUT, BinaryMessage, Session
+from voicethere.client.link import BinaryMessage
+from voicethere.client.rejoining import REJOIN_DELAYS_SECONDS
+from voicethere.client.session import DEFAULT_CONNECT_TIMEOUT, Session, SessionState
 from voicethere.errors.records import SessionErrorEnvelope
 from voicethere.wire.control_channel import SpeechEvent
 from voicethere.wire.session_api import Credentials, Mode
@@ -51,11 +53,13 @@ def connect_session(
     on_speech_event: Callback[SpeechEvent] | None = None,
     on_binary: Callback[BinaryMessage] | None = None,
     on_protocol_problem: Callback[str] | None = None,
+    on_state_change: Callback[SessionState] | None = None,
     microphone: Microphone | None = None,
     speaker: PcmSink | None = None,
     send_audio: bool = True,
     mode: Mode | None = None,
     connect_timeout: float = DEFAULT_CONNECT_TIMEOUT,
+    rejoin_delays: Sequence[float] = REJOIN_DELAYS_SECONDS,
 ) -> Connecting:
     """Connect to a session. Callbacks may be plain or async; one that raises is logged, no more.
 
@@ -67,11 +71,14 @@ def connect_session(
         on_speech_event: who speaks, what was understood; without it these go to `on_control_message`.
         on_binary: binary frames of either channel.
         on_protocol_problem: words about frames that were ignored because they were not understood.
-        microphone: a source of audio, in modes that have any; silence without one.
+        on_state_change: the new state: connected, reconnecting, connected again, ended.
+        microphone: a source of audio, in modes that have any; silence without one. While the session
+            reconnects it is not asked for more: a live source should drop what is too old.
         speaker: a sink for the agent's audio.
         send_audio: False only listens (answers `recvonly`).
         mode: the credentials' own unless given.
         connect_timeout: seconds until `WEBRTC_CONNECT_TIMEOUT`.
+        rejoin_delays: seconds before each try to come back after a loss; none for an empty one.
 
     Raises:
         ValueError: `customer_context` is not acceptable; nothing was sent.
@@ -90,9 +97,11 @@ def connect_session(
         on_speech_event=on_speech_event,
         on_binary=on_binary,
         on_protocol_problem=on_protocol_problem,
+        on_state_change=on_state_change,
         microphone=microphone,
         speaker=speaker,
         send_audio=send_audio,
         mode=mode,
+        rejoin_delays=rejoin_delays,
     )
     return Connecting(session, connect_timeout)

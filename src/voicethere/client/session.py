@@ -1,9 +1,10 @@
 """One session, as an application sees it: connect, talk, hear of every failure once, end.
 
-Owns the signaling socket and the peer. What a message means is decided in `interpret`; here is what
-follows from it. There is no reconnecting: when the transport is lost the session is over.
+What a message means is decided in `interpret`, how the runner is reached in `link`, when to try again in
+`rejoining`; here is what follows from it for the session.
 
-A session's states are connecting → connected → ended; `_finish` is the only way to the last one.
+A session's states are connecting → connected ⇄ reconnecting → ended; `_finish` is the only way to the last
+one. A connection that is lost once it was there is made again, unless somebody said that the session is over.
 """
 
 from __future__ import annotations
@@ -13,31 +14,15 @@ import contextlib
 import enum
 import logging
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
-from voicethere.adapters.rtc.candidates import MalformedCandidate
-from voicethere.adapters.rtc.client_peer import INBOUND_SAMPLE_RATE, ClientPeer
-from voicethere.adapters.rtc.descriptions import BadDescription
-from voicethere.adapters.rtc.events import (
-    AudioProblem,
-    AudioReceived,
-    ConnectFailed,
-    ConnectionState,
-    ConnectionStateChanged,
-    ControlClosed,
-    ControlOpened,
-    ControlReceived,
-    PeerEvent,
-    SyncOpened,
-    SyncReceived,
-)
-from voicethere.adapters.rtc.opus import encode_speech
-from voicethere.adapters.rtc.peer import MessageTooLarge, PeerSetupError
+from voicethere.adapters.rtc.peer import MessageTooLarge
 from voicethere.client.audio import Microphone, PcmSink
+from voicethere.client.background import BackgroundTasks
 from voicethere.client.callbacks import Callback, CallbackLane
 from voicethere.client.customer_context import checked_context
 from voicethere.client.ending import ConnectError, Ending, SessionEnd
@@ -50,16 +35,11 @@ from voicethere.client.interpret import (
     Unreadable,
     interpret,
 )
+from voicethere.client.link import BinaryMessage, LinkEvents, RunnerLink
 from voicethere.client.local_errors import local_error
-from voicethere.client.signaling import (
-    CandidateReceived,
-    OfferReceived,
-    RunnerGone,
-    SessionErrorSignaled,
-    SignalingProblem,
-    SignalingRefused,
-    SignalingSocket,
-)
+from voicethere.client.rejoining import RejoinFailed, quiet_delays, rejoin
+from voicethere.client.signaling import SignalingRefused
+from voicethere.client.voice import Voice
 from voicethere.errors.codes import SessionErrorCode
 from voicethere.errors.records import SessionErrorEnvelope
 from voicethere.wire.control_channel import (
@@ -91,14 +71,8 @@ class SessionState(enum.StrEnum):
 
     CONNECTING = "connecting"
     CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
     ENDED = "ended"
-
-
-class BinaryMessage(msgspec.Struct, frozen=True):
-    """A binary frame from the agent; `channel` is `control` or `sync`."""
-
-    data: bytes
-    channel: str
 
 
 class Session:
@@ -114,47 +88,60 @@ class Session:
         on_speech_event: Callback[SpeechEvent] | None,
         on_binary: Callback[BinaryMessage] | None,
         on_protocol_problem: Callback[str] | None,
+        on_state_change: Callback[SessionState] | None,
         microphone: Microphone | None,
         speaker: PcmSink | None,
         send_audio: bool,
         mode: Mode | None,
+        rejoin_delays: Sequence[float],
     ) -> None:
-        self._credentials = credentials
+        self._session_id = credentials.session_id
         self._context = checked_context(customer_context)
         self._mode = mode or credentials.mode
+        self._delays = tuple(rejoin_delays)
         self._errors = CallbackLane("on_session_error", on_session_error)
         self._messages = CallbackLane("on_control_message", on_control_message)
         self._speech_events = CallbackLane("on_speech_event", on_speech_event)
         self._binary = CallbackLane("on_binary", on_binary)
         self._problems = CallbackLane("on_protocol_problem", on_protocol_problem)
+        self._states = CallbackLane("on_state_change", on_state_change)
         self._lanes: tuple[CallbackLane[Any], ...] = (
             self._errors,
             self._messages,
             self._speech_events,
             self._binary,
             self._problems,
+            self._states,
         )
-        self._microphone = microphone
-        self._speaker = speaker
-        self._speaker_failed = False
-        self._send_audio = send_audio
-
-        loop = asyncio.get_running_loop()
+        self._voice = Voice(microphone, speaker)
         self._state = SessionState.CONNECTING
         self._connected = asyncio.Event()
-        self._ended: asyncio.Future[SessionEnd] = loop.create_future()
-        self._token = credentials.join_token
-        self._socket: SignalingSocket | None = None
-        self._peer: ClientPeer | None = None
-        self._peer_up = False
-        self._control_open = False
-        self._sync_open = False
-        self._audio_in = False
+        self._ended: asyncio.Future[SessionEnd] = asyncio.get_running_loop().create_future()
         self._held: deque[str] = deque(maxlen=_MAX_HELD_MESSAGES)
         self._ending = Ending()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(self._task_failed)
+        self._recovering: asyncio.Task[None] | None = None
+        self._rejoining_quietly: asyncio.Task[None] | None = None
         self._releasing: asyncio.Task[None] | None = None
-        self._losing = False
+        self._link = RunnerLink(
+            credentials,
+            mode=self._mode,
+            send_audio=send_audio,
+            tasks=self._tasks,
+            events=LinkEvents(
+                opened=self._on_control_open,
+                carries=self._on_carried,
+                lost=self._on_lost,
+                unusable=self._on_unusable_offer,
+                control=self._understand,
+                binary=self._binary.call,
+                audio=self._voice.hear,
+                error_signaled=self._on_error_signaled,
+                runner_gone=self._finish_as_explained,
+                socket_lost=self._on_socket_lost,
+                problem=self._problem,
+            ),
+        )
         self.protocol_problems = 0
         """Frames from the runner or the gateway that were not understood, and ignored."""
 
@@ -163,7 +150,7 @@ class Session:
     @property
     def session_id(self) -> str:
         """The platform's id of this session."""
-        return self._credentials.session_id
+        return self._session_id
 
     @property
     def mode(self) -> Mode:
@@ -181,7 +168,7 @@ class Session:
         return asyncio.shield(self._ended)
 
     async def wait_connected(self, timeout: float = DEFAULT_CONNECT_TIMEOUT) -> None:
-        """Wait until the session is connected as its mode asks.
+        """Wait until the session is connected (the first time) as its mode asks.
 
         Raises:
             ConnectError: it ended before, or was not connected in `timeout` seconds
@@ -214,34 +201,36 @@ class Session:
         Raises:
             TypeError: it is not JSON.
             ValueError: more than 64 KiB, or more than the runner takes.
-            ConnectionError: the session is over, or the runner does not keep up.
+            ConnectionError: the session is over, the runner does not keep up, or 64 messages wait already.
         """
         self.send_text(msgspec.json.encode(payload).decode())
 
     def send_text(self, text: str) -> None:
-        """Send text as it is; before the channel is open it is held. Errors as for `send`."""
+        """Send text as it is; while there is no open channel it is held. Errors as for `send`."""
         size = len(text.encode())
         if size > MAX_JSON_MESSAGE_BYTES:
             raise MessageTooLarge(f"a message of {size} bytes; {MAX_JSON_MESSAGE_BYTES} are allowed")
         self._refuse_when_ended()
-        if self._peer is None or not self._control_open:
+        leg = self._link.leg
+        if leg is None or not leg.control_open:
             if len(self._held) == _MAX_HELD_MESSAGES:
                 raise ConnectionError(f"{_MAX_HELD_MESSAGES} messages wait for the connection already")
             self._held.append(text)
-        elif not self._peer.send_control(text):
+        elif not leg.peer.send_control(text):
             raise ConnectionError("the message was not sent: the runner does not keep up, or is gone")
 
     def send_binary(self, data: bytes, channel: str = "sync") -> None:
-        """Send bytes on `control` or `sync` (`on_data_channel_binary` of the agent).
+        """Send bytes on `control` or `sync` (`on_data_channel_binary` of the agent). They are never held.
 
         Raises:
             ValueError: no such channel, or more than the runner takes.
             ConnectionError: not connected, or the runner does not keep up.
         """
         self._refuse_when_ended()
-        if self._peer is None:
-            raise ConnectionError("not connected yet")
-        if not self._peer.send_binary(data, channel):
+        leg = self._link.leg
+        if leg is None:
+            raise ConnectionError("not connected now")
+        if not leg.peer.send_binary(data, channel):
             raise ConnectionError(
                 "the bytes were not sent: the channel is not open, or the runner does not keep up"
             )
@@ -252,18 +241,14 @@ class Session:
             lane.spare(asyncio.current_task())
         # From here on a lost connection is what we asked for.
         first_word = self._ending.heard_close(SessionClosed(EndReason.CLIENT_CLOSE_SIGNAL.value, None))
-        if (
-            self._state is not SessionState.ENDED
-            and first_word
-            and self._control_open
-            and self._peer is not None
-        ):
+        leg = self._link.leg
+        if self._state is not SessionState.ENDED and first_word and leg is not None and leg.control_open:
             farewell = SessionClose(
                 reason=UNSET if reason is None else reason,
                 customer_context=UNSET if self._context is None else self._context,
             )
-            if self._peer.send_control(encode_text(farewell), urgent=True):
-                await self._peer.flush(_FLUSH_SECONDS)
+            if leg.peer.send_control(encode_text(farewell), urgent=True):
+                await leg.peer.flush(_FLUSH_SECONDS)
         self._finish_as_explained()
         await self._released()
 
@@ -271,146 +256,126 @@ class Session:
         if self._state is SessionState.ENDED:
             raise ConnectionError(f"the session is over: {self._ended.result().reason}")
 
-    # -------------------------------------------------------------- signaling
+    # -------------------------------------------------------------- connecting
 
     def start(self) -> None:
         """Begin to connect. Called once, by `connect_session`."""
-        self._spawn(self._signal(), "signaling")
+        self._tasks.spawn(self._join(), "join")
 
-    async def _signal(self) -> None:
+    async def _join(self) -> None:
         try:
-            self._socket = await SignalingSocket.join(self._credentials, token=self._token)
+            await self._link.join()
         except SignalingRefused as refusal:
             self._finish_with(SessionErrorCode.WEBRTC_CONNECTION_FAILED, f"{refusal}.")
+
+    def _on_control_open(self) -> None:
+        leg = self._link.leg
+        if leg is None or self._state is SessionState.ENDED:
             return
-        async for signal in self._socket.signals():
-            match signal:
-                case OfferReceived(sdp=sdp):
-                    await self._answer(sdp)
-                case CandidateReceived(candidate=candidate):
-                    if self._peer is not None:
-                        try:
-                            await self._peer.add_candidate(candidate)
-                        except MalformedCandidate as error:
-                            self._problem(f"a candidate of the runner: {error}")
-                case SessionErrorSignaled(envelope=envelope):
-                    self._report(envelope)
-                case RunnerGone():
-                    # Once its death is explained, nobody else will close the peer.
-                    self._finish_as_explained()
-                case SignalingProblem(problem=problem):
-                    self._problem(problem)
-        self._on_socket_lost()
+        if self._context is not None:
+            leg.peer.send_control(encode_text(SessionHello(customer_context=self._context)), urgent=True)
+        while self._held:
+            leg.peer.send_control(self._held.popleft())
+
+    def _on_carried(self) -> None:
+        if self._state is SessionState.ENDED:
+            return
+        if self._recovering is not None:
+            self._recovering.cancel()
+            self._recovering = None
+        leg = self._link.leg
+        self._voice.speak_on(None if leg is None else leg.peer.speech)
+        self._enter(SessionState.CONNECTED)
+        self._connected.set()
+        self._stay_in_room()
+
+    def _on_unusable_offer(self, detail: str) -> None:
+        if self._state is SessionState.CONNECTING:
+            self._finish_with(SessionErrorCode.WEBRTC_CONNECTION_FAILED, detail)
+
+    # -------------------------------------------------------------- losing and coming back
 
     def _on_socket_lost(self) -> None:
-        self._ending.settled.set()
-        if self._state is SessionState.CONNECTING and (self._peer is None or self._ending.begun):
+        if self._state is SessionState.CONNECTING and (self._link.leg is None or self._ending.begun):
             self._finish_with(
                 SessionErrorCode.WEBRTC_CONNECTION_FAILED,
                 "The signaling socket closed before the session was connected.",
             )
-        elif self._state is SessionState.CONNECTED:
-            _log.info("session %s: the signaling socket is gone", self.session_id)
+        self._stay_in_room()
 
-    async def _answer(self, sdp: str) -> None:
-        if self._state is SessionState.ENDED or self._ending.begun:
-            return
-        previous = self._peer
-        try:
-            peer = ClientPeer(
-                audio=self._mode.has_audio and self._send_audio,
-                ice_servers=self._credentials.ice_servers,
-                on_event=lambda event: self._on_event(peer, event),
-                connect_timeout=24 * 3600,  # the session has its own
-            )
-        except PeerSetupError as error:
-            self._finish_with(SessionErrorCode.WEBRTC_CONNECTION_FAILED, f"No peer: {error}.")
-            return
-        self._peer = peer
-        self._peer_up = self._control_open = self._sync_open = self._audio_in = False
-        if previous is not None:
-            await previous.close()
-        try:
-            answer = await peer.answer_to(sdp)
-        except BadDescription as error:
-            self._problem(f"the runner's offer: {error}")
-            self._finish_with(
-                SessionErrorCode.WEBRTC_CONNECTION_FAILED, "The runner's offer cannot be answered."
-            )
-            return
-        if self._socket is not None:
-            await self._socket.answer(answer)
+    def _stay_in_room(self) -> None:
+        """With a good connection a lost socket is nobody's concern: join again without a word."""
+        wanted = self._state is SessionState.CONNECTED and not self._link.in_room and not self._ending.begun
+        if wanted and (self._rejoining_quietly is None or self._rejoining_quietly.done()):
+            _log.info("session %s: the signaling socket is gone; joining again", self._session_id)
+            self._rejoining_quietly = self._tasks.spawn(self._rejoin_quietly(), "rejoin-quietly")
 
-    # -------------------------------------------------------------- the peer
-
-    def _on_event(self, peer: ClientPeer, event: PeerEvent) -> None:
-        if peer is not self._peer or self._state is SessionState.ENDED:
-            return
-        match event:
-            case AudioReceived(pcm=pcm):
-                self._hear(pcm)
-            case ControlReceived(data=str() as text):
-                self._understand(text)
-            case ControlReceived(data=bytes() as data):
-                self._binary.call(BinaryMessage(data, "control"))
-            case SyncReceived(data=data):
-                self._binary.call(BinaryMessage(data, "sync"))
-            case ControlOpened():
-                self._on_control_open(peer)
-            case SyncOpened():
-                self._sync_open = True
-                self._look_if_connected()
-            case ConnectionStateChanged(state=ConnectionState.CONNECTED):
-                self._peer_up = True
-                self._look_if_connected()
-            case ConnectionStateChanged(state=ConnectionState.FAILED):
-                self._lost(SessionErrorCode.WEBRTC_CONNECTION_FAILED)
-            case ConnectionStateChanged(state=ConnectionState.CLOSED) | ControlClosed():
-                self._lost(SessionErrorCode.WEBRTC_CONNECTION_CLOSED)
-            case AudioProblem(message=message):
-                self._problem(message)
-            case ConnectionStateChanged() | ConnectFailed():
+    async def _rejoin_quietly(self) -> None:
+        for delay in quiet_delays(self._delays):
+            await asyncio.sleep(delay)
+            if self._state is not SessionState.CONNECTED or self._link.in_room or self._ending.begun:
+                return
+            try:
+                await self._link.join()
+            except SignalingRefused as refusal:
+                _log.info("session %s: not joined again: %s", self._session_id, refusal)
+                if refusal.unauthorized:
+                    return  # media may go on; when that is lost too, it is the end
+            else:
                 return
 
-    def _on_control_open(self, peer: ClientPeer) -> None:
-        self._control_open = True
-        if self._context is not None:
-            peer.send_control(encode_text(SessionHello(customer_context=self._context)), urgent=True)
-        while self._held:
-            peer.send_control(self._held.popleft())
-        self._look_if_connected()
-
-    def _look_if_connected(self) -> None:
-        if self._state is not SessionState.CONNECTING or not self._peer_up or self._peer is None:
+    def _on_lost(self, code: SessionErrorCode) -> None:
+        if self._state is SessionState.ENDED:
             return
-        speech = self._peer.speech
-        audio = self._audio_in and (speech is None or speech.sent_packets > 0)
-        channels = self._control_open and self._sync_open
-        if (audio or self._mode is Mode.DATA) and (channels or self._mode is Mode.VOICE):
-            self._state = SessionState.CONNECTED
-            self._connected.set()
-            if speech is not None and self._microphone is not None:
-                speech.play(encode_speech(self._microphone.chunks(), self._microphone.sample_rate))
+        if self._ending.begun:
+            self._finish_as_explained()
+        elif self._recovering is None:
+            if self._state is SessionState.CONNECTED:
+                self._enter(SessionState.RECONNECTING)
+                self._voice.speak_on(None)
+            if self._rejoining_quietly is not None:
+                self._rejoining_quietly.cancel()
+            self._recovering = self._tasks.spawn(self._recover(code), "recover")
 
-    def _hear(self, pcm: bytes) -> None:
-        self._audio_in = True
-        self._look_if_connected()
-        if self._speaker is not None:
-            try:
-                self._speaker.write(pcm, INBOUND_SAMPLE_RATE)
-            except Exception:
-                if not self._speaker_failed:
-                    _log.exception("the speaker raised; the session goes on")
-                self._speaker_failed = True
+    async def _recover(self, code: SessionErrorCode) -> None:
+        """Come back to the session, or end it. Cancelled as soon as a connection carries it again."""
+        loop = asyncio.get_running_loop()
+        lost_at = loop.time()
+        if self._link.in_room:
+            # The runner may have died: then the gateway says so within a moment.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EXPLANATION_GRACE_SECONDS):
+                    await self._ending.settled.wait()
+        if self._ending.begun:
+            self._finish_as_explained()
+            return
+        if self._state is not SessionState.RECONNECTING or not self._delays:
+            self._finish_with(code, "")
+            return
+        self._report(local_error(code, self._session_id, detail="Reconnecting.", recoverable=True))
+        failure = await rejoin(self._try_to_rejoin, delays=self._delays, elapsed=loop.time() - lost_at)
+        if failure is not None:
+            self._finish_with(code, failure)
+
+    async def _try_to_rejoin(self) -> None:
+        try:
+            await self._link.join()
+        except SignalingRefused as refusal:
+            raise RejoinFailed(str(refusal), final=refusal.unauthorized) from None
+        await self._link.carried()
+
+    # -------------------------------------------------------------- what the runner says
 
     def _understand(self, text: str) -> None:
-        match interpret(text, self.session_id):
+        if self._state is SessionState.ENDED:
+            return
+        match interpret(text, self._session_id):
             case ErrorReported(envelope=envelope):
                 self._report(envelope)
             case SessionClosed() as said:
                 self._on_close_said(said)
             case TokenReplaced(token=token):
-                self._token = token
+                self._link.token = token
             case SpeechEventReceived(event=event, payload=payload):
                 if self._speech_events.wanted:
                     self._speech_events.call(event)
@@ -425,45 +390,35 @@ class Session:
 
     def _problem(self, words: str) -> None:
         self.protocol_problems += 1
-        _log.info("session %s: %s", self.session_id, words)
+        _log.info("session %s: %s", self._session_id, words)
         self._problems.call(words)
-
-    # -------------------------------------------------------------- errors and the end
 
     def _report(self, envelope: SessionErrorEnvelope) -> None:
         if self._state is not SessionState.ENDED and self._ending.heard_error(envelope):
             self._errors.call(envelope)
 
+    def _on_error_signaled(self, envelope: SessionErrorEnvelope) -> None:
+        self._report(envelope)
+        if self._ending.begun and self._state is SessionState.RECONNECTING:
+            self._finish_as_explained()  # there is no peer that anybody could close
+
     def _on_close_said(self, said: SessionClosed) -> None:
         if said.error is not None and not self._ending.begun:
             self._report(said.error)
         if self._ending.heard_close(said):
-            self._spawn(self._end_soon(), "close-grace")
+            self._tasks.spawn(self._end_soon(), "close-grace")
 
     async def _end_soon(self) -> None:
         """The runner closes the peer after `session_close`; if it does not, we do."""
         await asyncio.sleep(_CLOSE_GRACE_SECONDS)
         self._finish_as_explained()
 
-    def _lost(self, code: SessionErrorCode) -> None:
-        if self._ending.settled.is_set():
-            self._finish_lost(code)
-        elif not self._losing:
-            self._losing = True
-            self._spawn(self._finish_after_grace(code), "loss-grace")
+    # -------------------------------------------------------------- the end
 
-    async def _finish_after_grace(self, code: SessionErrorCode) -> None:
-        # The runner may have died: then the gateway says so within a moment.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_EXPLANATION_GRACE_SECONDS):
-                await self._ending.settled.wait()
-        self._finish_lost(code)
-
-    def _finish_lost(self, code: SessionErrorCode) -> None:
-        if self._ending.begun:
-            self._finish_as_explained()
-        else:
-            self._finish_with(code, "")
+    def _enter(self, state: SessionState) -> None:
+        if state is not self._state:
+            self._state = state
+            self._states.call(state)
 
     def _finish_as_explained(self) -> None:
         end = self._ending.outcome()
@@ -472,14 +427,14 @@ class Session:
 
     def _finish_with(self, code: SessionErrorCode, detail: str) -> None:
         """End with an error that the client found out by itself, unless the end is explained already."""
-        error = local_error(code, self.session_id, detail=detail)
+        error = local_error(code, self._session_id, detail=detail)
         self._report(error)
         self._finish(self._ending.outcome() or SessionEnd(reason=error.code, error=error))
 
     def _finish(self, end: SessionEnd) -> None:
         if self._state is SessionState.ENDED:
             return
-        self._state = SessionState.ENDED
+        self._enter(SessionState.ENDED)
         self._ended.set_result(end)
         self._releasing = asyncio.create_task(self._release(), name="session-release")
 
@@ -493,33 +448,13 @@ class Session:
             await asyncio.shield(self._releasing)
 
     async def _release(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._peer is not None:
-            await self._peer.close()
-        if self._socket is not None:
-            await self._socket.close()
+        await self._tasks.aclose()
+        await self._link.aclose()
         for lane in self._lanes:
             await lane.finish(_CALLBACK_GRACE_SECONDS)
-        close = getattr(self._speaker, "close", None)
-        if close is not None:
-            try:
-                close()
-            except Exception:
-                _log.exception("the speaker could not be closed")
+        await self._voice.aclose()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        failure = None if task.cancelled() else task.exception()
-        if failure is not None:
-            # A mistake of ours must not be silence for the application.
-            _log.error("session %s: %s failed", self.session_id, task.get_name(), exc_info=failure)
-            self._finish_with(
-                SessionErrorCode.WEBRTC_CONNECTION_FAILED, "The client itself failed; see its log."
-            )
+    def _task_failed(self, name: str, failure: BaseException) -> None:
+        # A mistake of ours must not be silence for the application.
+        _log.error("session %s: %s failed", self._session_id, name, exc_info=failure)
+        self._finish_with(SessionErrorCode.WEBRTC_CONNECTION_FAILED, "The client itself failed; see its log.")

@@ -5,6 +5,7 @@ Knows the room's messages. It does not know WebRTC, nor what a session does when
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
@@ -39,12 +40,21 @@ from voicethere.wire.signaling import (
 from voicethere.wire.tagged import UndecodableMessage, encode_text
 
 _MAX_MESSAGE_BYTES = 256 * 1024
+_PING_SECONDS = 5.0
+"""As the gateway does: a socket that is dead without a word is noticed within 10 s."""
 
 _socket_log = logging.getLogger("voicethere.client.websocket")
 
 
 class SignalingRefused(Exception):
-    """The socket could not be opened; the words say why, without the token."""
+    """The socket could not be opened; the words say why, without the token.
+
+    `unauthorized`: the gateway does not take the token (any more): trying again with it is of no use.
+    """
+
+    def __init__(self, why: str, *, unauthorized: bool = False) -> None:
+        super().__init__(why)
+        self.unauthorized = unauthorized
 
 
 class OfferReceived(msgspec.Struct, frozen=True):
@@ -106,6 +116,8 @@ class SignalingSocket:
                 logger=_socket_log,
                 open_timeout=None,
                 close_timeout=1,
+                ping_interval=_PING_SECONDS,
+                ping_timeout=_PING_SECONDS,
             )
         except InvalidStatus as error:
             status = error.response.status_code
@@ -114,7 +126,9 @@ class SignalingSocket:
                 if status in (401, 403)
                 else "not a gateway?"
             )
-            raise SignalingRefused(f"the signaling gateway answered HTTP {status}: {why}") from None
+            raise SignalingRefused(
+                f"the signaling gateway answered HTTP {status}: {why}", unauthorized=status in (401, 403)
+            ) from None
         except InvalidURI:
             raise SignalingRefused(
                 "the credentials' signaling_url is not a ws:// or wss:// address"
@@ -127,7 +141,11 @@ class SignalingSocket:
             raise SignalingRefused(f"the signaling gateway cannot be reached: {_reason(error)}") from None
         peer_id = peer_id or CLIENT_PEER_PREFIX + secrets.token_hex(8)
         joined = cls(socket, credentials.room_id, peer_id)
-        await joined._send(Join(room=credentials.room_id, peer_id=peer_id))
+        try:
+            await joined._send(Join(room=credentials.room_id, peer_id=peer_id))
+        except asyncio.CancelledError:
+            socket.transport.abort()
+            raise
         return joined
 
     async def answer(self, sdp: str) -> None:

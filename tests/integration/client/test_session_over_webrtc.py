@@ -30,6 +30,7 @@ from voicethere.client import (
     start_session,
 )
 from voicethere.client.audio import rms
+from voicethere.client.link import RunnerLink
 from voicethere.testing.scripted_server import ScriptedPlatform, cut_wires
 
 
@@ -165,7 +166,7 @@ async def test_how_a_close_is_told(message: dict[str, Any] | None, code: str | N
     errors: list[SessionErrorEnvelope] = []
     async with (
         ScriptedPlatform() as platform,
-        connect_session(platform.credentials(), on_session_error=errors.append) as session,
+        connect_session(platform.credentials(), on_session_error=errors.append, rejoin_delays=()) as session,
     ):
         peer = platform.runner.peer
         assert peer is not None
@@ -355,10 +356,10 @@ async def test_cancelling_while_connecting_leaves_nothing() -> None:
 
 
 async def test_a_mistake_of_the_clients_own_is_not_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(session: Session, sdp: str) -> None:
+    async def broken(link: RunnerLink, socket: object, sdp: str) -> None:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr(Session, "_answer", broken)
+    monkeypatch.setattr(RunnerLink, "_answer", broken)
     errors: list[SessionErrorEnvelope] = []
     async with ScriptedPlatform() as platform:
         with pytest.raises(ConnectError, match="client itself failed"):

@@ -83,6 +83,7 @@ def received(transport: RTCDtlsTransport) -> int:
 async def answers(ice: RTCIceTransport, seconds: float) -> bool:
     """Whether the other side answers a connectivity check within `seconds`."""
     connection = ice._connection
+    assert connection.remote_password is not None  # connected
     for pair in connection._nominated.values():
         request = connection.build_request(pair, nominate=False)
         try:
