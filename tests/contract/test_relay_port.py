@@ -25,7 +25,7 @@ from voicethere.wire.relay import (
     ToService,
 )
 from voicethere.wire.session_api import IceServer, Mode
-from voicethere.wire.settings import SessionSettings
+from voicethere.wire.settings import AgentCrashPolicy, SessionSettings
 
 
 class World:
@@ -104,6 +104,8 @@ def _assignment() -> AssignSession:
             environment={"A": "1"},
             secrets={"KEY": "s3cret"},
             client_speak_enabled=True,
+            agent_crash_policy=AgentCrashPolicy.RESTART_CHILD,
+            shared_child_per_session=True,
         ),
         ice_servers=[IceServer(urls=["stun:x"], username="u", credential="c")],
         customer_context={"deep": [1, {"two": None}]},

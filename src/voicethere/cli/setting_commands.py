@@ -28,7 +28,7 @@ def session_settings() -> None:
 
 @click.group()
 def settings() -> None:
-    """How the project is run: its mode, …"""
+    """How the project is run: its mode, what follows when its agent crashes (agent_crash_policy), …"""
 
 
 def parse_value(key: str, text: str, present: Any) -> Any:

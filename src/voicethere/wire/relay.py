@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from voicethere.wire.session_api import FailureCode, IceServer, Mode
-from voicethere.wire.settings import SessionSettings
+from voicethere.wire.settings import AgentCrashPolicy, SessionSettings
 
 
 class _ToRunner(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
@@ -33,6 +33,8 @@ class DeployedAgent(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     secrets: dict[str, str] = {}
     client_speak_enabled: bool = False
+    agent_crash_policy: AgentCrashPolicy = AgentCrashPolicy.DISCONNECT_ALL
+    shared_child_per_session: bool = False
 
 
 # ------------------------------------------------------------------ session service → runner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated
 
 import msgspec
@@ -26,8 +27,17 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
     client_stack_traces: bool = True
 
 
+class AgentCrashPolicy(enum.StrEnum):
+    """What follows when an agent's process dies: its sessions end, or it is started again for them."""
+
+    DISCONNECT_ALL = "disconnect_all"
+    RESTART_CHILD = "restart_child"
+
+
 class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a project's sessions are run."""
+    """How a project's sessions are run. `shared_child_per_session`: those on one runner share one child."""
 
     mode: Mode = Mode.VOICE
     client_speak_enabled: bool = False
+    agent_crash_policy: AgentCrashPolicy = AgentCrashPolicy.DISCONNECT_ALL
+    shared_child_per_session: bool = False

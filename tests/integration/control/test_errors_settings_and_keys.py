@@ -235,11 +235,24 @@ async def test_a_bad_session_setting_names_key_and_range(api: Any, key: str, val
 
 async def test_project_settings(api: Any) -> None:
     path = f"/projects/{await api.project()}/settings"
-    assert (await api.get(path))["settings"] == {"mode": "voice", "client_speak_enabled": False}
+    assert (await api.get(path))["settings"] == {
+        "mode": "voice",
+        "client_speak_enabled": False,
+        "agent_crash_policy": "disconnect_all",
+        "shared_child_per_session": False,
+    }
     changed = await api.send("PATCH", path, json={"key": "mode", "value": "voice+data"})
     assert changed.json()["settings"]["mode"] == "voice+data"
     status, _, message = await api.refused("PATCH", path, json={"key": "mode", "value": "video"})
     assert (status, '"voice", "data", "voice+data"' in message) == (422, True)
+    changed = await api.send("PATCH", path, json={"key": "agent_crash_policy", "value": "restart_child"})
+    assert changed.json()["settings"]["agent_crash_policy"] == "restart_child"
+    status, _, message = await api.refused("PATCH", path, json={"key": "agent_crash_policy", "value": "no"})
+    assert (status, '"disconnect_all", "restart_child"' in message) == (422, True)
+    status, _, message = await api.refused(
+        "PATCH", path, json={"key": "shared_child_per_session", "value": 1}
+    )
+    assert (status, "true or false" in message) == (422, True)
 
 
 # ------------------------------------------------------------------ environment and secrets

@@ -213,7 +213,12 @@ async def test_a_deploy_freezes_what_sessions_run_with(platform: Any, api: Any) 
     await api.post(f"/projects/{project_id}/promote", {}, 200)
     path = f"/projects/{project_id}"
     await api.send("PATCH", f"{path}/session-settings", json={"key": "error_message", "value": "Pardon."})
-    await api.send("PATCH", f"{path}/settings", json={"key": "mode", "value": "data"})
+    for key, value in (
+        ("mode", "data"),
+        ("agent_crash_policy", "restart_child"),
+        ("shared_child_per_session", True),
+    ):
+        await api.send("PATCH", f"{path}/settings", json={"key": key, "value": value})
     await api.send("PUT", f"{path}/environment/AGENT_REGION", json={"value": "eu"})
     await api.post(f"{path}/secrets", {"name": "OPENAI_API_KEY", "value": "sk-123"})
     job = await api.post("/deployments", body)
@@ -237,6 +242,7 @@ async def test_a_deploy_freezes_what_sessions_run_with(platform: Any, api: Any) 
     agent = await platform.store.deployed_agent(project_id)
     assert (agent.mode, agent.bundle_checksum) == ("data", hashlib.sha256(GOOD).hexdigest())
     assert agent.environment == {"AGENT_REGION": "eu", "AGENT_CRASH_TTS_MESSAGE": "Pardon."}
+    assert (agent.agent_crash_policy, agent.shared_child_per_session) == ("restart_child", True)
     assert agent.secrets == {"OPENAI_API_KEY": "sk-123"}
     assert agent.settings.error_message == "Pardon."
     await api.send("PATCH", f"{path}/session-settings", json={"key": "error_message", "value": "Later."})

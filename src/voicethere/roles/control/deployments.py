@@ -119,4 +119,6 @@ async def _freeze(plane: ControlPlane, project: Project, build: Build) -> Deploy
         environment={**environment, ENV_CRASH_TTS_MESSAGE: session_settings.error_message},
         secrets=await plane.store.get_secrets(project.id),
         client_speak_enabled=project_settings.client_speak_enabled,
+        agent_crash_policy=project_settings.agent_crash_policy,
+        shared_child_per_session=project_settings.shared_child_per_session,
     )
