@@ -10,6 +10,6 @@ import secrets
 
 
 def error_id(moment: float, number: int) -> str:
-    """32 hex digits: `moment` (epoch seconds) in milliseconds, the error's `number` in its session, chance."""
+    """32 hex digits: `moment` (epoch seconds) in milliseconds, `number` in the session, chance."""
     milliseconds = int(moment * 1000) & 0xFFFF_FFFF_FFFF
     return f"{milliseconds:012x}{number & 0xFFFF:04x}{secrets.token_hex(8)}"
