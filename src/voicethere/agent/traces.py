@@ -86,7 +86,8 @@ def _one_line(error: BaseException) -> str:
 
 def _stack(error: BaseException) -> str:
     try:
-        told = traceback.TracebackException.from_exception(error)
+        # Without looking lines up yet: only the sources of the frames that stay are read.
+        told = traceback.TracebackException.from_exception(error, lookup_lines=False)
         # Where an author's mistake is found before their code runs, no frame says anything about it.
         _leave_out_our_frames(told, or_all=isinstance(error, (SyntaxError, AgentDefinitionError)))
         return "".join(told.format())

@@ -251,7 +251,7 @@ def _context(context: Any, redactor: Redactor, bounds: Bounds) -> dict[str, Any]
 def _details(
     account: _Account, more: Mapping[str, Any] | None, redactor: Redactor, bounds: Bounds
 ) -> dict[str, Any]:
-    redacted = _object(redactor.value(account.details))
+    redacted = {key: redactor.value(item) for key, item in account.details.items()}
     if account.log_lines:
         redacted["last_log_lines"] = _log_lines(account.log_lines, redactor, bounds)
     extra = _object(redactor.value(more)) if more is not None else {}

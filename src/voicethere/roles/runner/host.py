@@ -405,15 +405,19 @@ class SessionHost:
             case ChildGone(crash=Crash() as crash):
                 self._post(events.AgentGone(crash=crash))
             case LogLine():
-                _log.info(
-                    "agent_log",
-                    session_id=self.session_id,
-                    level_of_agent=event.level,
-                    message=event.message,
-                    fields=event.fields,
-                )
+                # Not now: what the agent sent behind it, such as its failure, is handled first.
+                asyncio.get_running_loop().call_soon(self._agent_log, event)
             case _:
                 pass
+
+    def _agent_log(self, line: LogLine) -> None:
+        _log.info(
+            "agent_log",
+            session_id=self.session_id,
+            level_of_agent=line.level,
+            message=line.message,
+            fields=line.fields,
+        )
 
     def _agent_sends(self, payload: str) -> None:
         """Pass it on, unless it would pass for a message of the platform's: clients act on those."""
