@@ -6,7 +6,10 @@ from pathlib import Path
 
 
 class DataLayout:
-    """Paths below `root`. `prepare` makes the folders, readable by their owner alone."""
+    """Paths below `root`. `prepare` makes the folders, readable by their owner alone.
+
+    `spool` (the runners') and `sessions_spool` hold errors that the queue could not take yet.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -20,6 +23,8 @@ class DataLayout:
         self.runner = self.root / "runner"
         self.unpacked = self.runner / "bundles"
         self.scratch = self.runner / "scratch"
+        self.spool = self.runner / "spool"
+        self.sessions_spool = self.root / "sessions" / "spool"
         self.verify_scratch = self.root / "verify"
 
     @property
@@ -40,6 +45,8 @@ class DataLayout:
             self.runner,
             self.unpacked,
             self.scratch,
+            self.spool,
+            self.sessions_spool,
             self.verify_scratch,
         ):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,24 +1,75 @@
-"""`voicethere serve runner`: one role as a process of its own.
+"""`voicethere serve control|sessions|worker|runner`: one role as a process of its own.
 
-`voicethere up` starts the runner this way too; then it also ends when its standard input does, so that no
-runner outlives a platform that was killed.
+All of them work on one data directory. `voicethere up` starts its runner this way too; then it also ends when
+its standard input does, so that no runner outlives a platform that was killed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
-import structlog
+import msgspec
 
 from voicethere.cli.layout import DataLayout
 from voicethere.cli.logs import configure_logs
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class RoleServing(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` prints once a role serves. `api_key` is the first org key, shown once, by `control`."""
+
+    role: str
+    pid: int
+    base_url: str | None = None
+    api_key: str | None = None
+
+
+def _every_role(command: F) -> F:
+    """The options that all roles take."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout once it serves."),
+        click.option("--log-file", type=click.Path(path_type=Path), default=None, help="Default: stderr."),
+        click.option("--log-level", default="INFO", show_default=True),
+        click.option(
+            "--data-dir",
+            type=click.Path(path_type=Path),
+            default=Path(".voicethere/data"),
+            show_default=True,
+            help="The same for all roles.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _over_http(port: int) -> Callable[[F], F]:
+    """The options of a role that serves HTTP."""
+
+    def add(command: F) -> F:
+        for option in (
+            click.option(
+                "--public-url", default=None, help="What clients see, where that is another address."
+            ),
+            click.option(
+                "--port",
+                type=click.IntRange(0, 65535),
+                default=port,
+                show_default=True,
+                help="0 takes a free one.",
+            ),
+            click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on."),
+        ):
+            command = option(command)
+        return command
+
+    return add
 
 
 @click.group()
@@ -27,9 +78,101 @@ def serve() -> None:
 
 
 @serve.command()
-@click.option(
-    "--data-dir", type=click.Path(path_type=Path), default=Path(".voicethere/data"), show_default=True
-)
+@_every_role
+@_over_http(8080)
+@click.option("--max-idle-seconds", type=click.IntRange(30, 86_400), default=120, show_default=True)
+def control(
+    data_dir: Path,
+    host: str,
+    port: int,
+    public_url: str | None,
+    max_idle_seconds: int,
+    log_level: str,
+    log_file: Path | None,
+    as_json: bool,
+) -> None:
+    """The control plane: projects, builds, deployments, settings, keys, session errors."""
+
+    async def work() -> str | None:
+        from voicethere.cli import composition
+        from voicethere.cli.http_server import Listener, serve_http
+        from voicethere.cli.running import Running
+
+        layout = _prepared(data_dir)
+        async with Running.start() as running:
+            listener = Listener(running, host, port)
+            store = await composition.open_store(running, layout)
+            routes = composition.control_routes(running, layout, store, max_idle_seconds=max_idle_seconds)
+            await serve_http(running, composition.http_app([routes]), listener)
+            key = await composition.first_key(store)
+            _say(
+                RoleServing(
+                    role="control", pid=os.getpid(), base_url=public_url or listener.url, api_key=key
+                ),
+                as_json,
+            )
+            return await running.until_stopped()
+
+    _serve(work(), level=log_level, file=log_file)
+
+
+@serve.command()
+@_every_role
+@_over_http(8081)
+@click.option("--no-worker", is_flag=True, help="Leave storing errors to `serve worker`.")
+def sessions(
+    data_dir: Path,
+    host: str,
+    port: int,
+    public_url: str | None,
+    no_worker: bool,
+    log_level: str,
+    log_file: Path | None,
+    as_json: bool,
+) -> None:
+    """The session service: the session API, signaling, and the worker that stores errors."""
+
+    async def work() -> str | None:
+        from voicethere.cli import composition
+        from voicethere.cli.http_server import Listener, serve_http
+        from voicethere.cli.running import Running
+
+        layout = _prepared(data_dir)
+        async with Running.start() as running:
+            listener = Listener(running, host, port)
+            store = await composition.open_store(running, layout)
+            if not no_worker:
+                await composition.run_worker(running, layout, store)
+            service = await composition.run_sessions(running, layout, store, public_url=public_url)
+            routes = composition.session_routes(service, store)
+            await serve_http(running, composition.http_app([routes], signaling_of=service), listener)
+            _say(RoleServing(role="sessions", pid=os.getpid(), base_url=public_url or listener.url), as_json)
+            return await running.until_stopped()
+
+    _serve(work(), level=log_level, file=log_file)
+
+
+@serve.command()
+@_every_role
+def worker(data_dir: Path, log_level: str, log_file: Path | None, as_json: bool) -> None:
+    """The worker alone: moves errors from the queue into the database."""
+
+    async def work() -> str | None:
+        from voicethere.cli import composition
+        from voicethere.cli.running import Running
+
+        layout = _prepared(data_dir)
+        async with Running.start() as running:
+            store = await composition.open_store(running, layout)
+            await composition.run_worker(running, layout, store)
+            _say(RoleServing(role="worker", pid=os.getpid()), as_json)
+            return await running.until_stopped()
+
+    _serve(work(), level=log_level, file=log_file)
+
+
+@serve.command()
+@_every_role
 @click.option("--runner-id", default=lambda: f"runner-{os.getpid()}", help="A name that no other runner has.")
 @click.option("--capacity", type=click.IntRange(1, 10_000), default=64, show_default=True)
 @click.option(
@@ -38,8 +181,6 @@ def serve() -> None:
 @click.option(
     "--strict-sandbox", is_flag=True, help="Refuse to run where a confinement mechanism is missing."
 )
-@click.option("--log-level", default="INFO", show_default=True)
-@click.option("--log-file", type=click.Path(path_type=Path), default=None)
 @click.option(
     "--set",
     "changes",
@@ -54,98 +195,60 @@ def runner(
     capacity: int,
     host_addresses: tuple[str, ...],
     strict_sandbox: bool,
+    changes: tuple[str, ...],
+    until_stdin_closes: bool,
     log_level: str,
     log_file: Path | None,
-    changes: tuple[str, ...],
-    until_stdin_closes: bool,
+    as_json: bool,
 ) -> None:
     """Host sessions: the clients' connections, speech, and the agents' processes."""
-    configure_logs(level=log_level, file=log_file)
-    asyncio.run(
-        _run(
-            DataLayout(data_dir),
-            runner_id=runner_id,
-            capacity=capacity,
-            host_addresses=host_addresses or None,
+    from voicethere.roles.runner.settings import InvalidSetting, RunnerSettings, changed
+
+    try:
+        settings = changed(
+            RunnerSettings(runner_id=runner_id, capacity=capacity, host_addresses=host_addresses or None),
+            changes,
+        )
+    except InvalidSetting as invalid:
+        raise click.UsageError(str(invalid)) from None
+
+    async def work() -> None:
+        from voicethere.cli.runner_role import run_runner
+
+        await run_runner(
+            _prepared(data_dir),
+            settings,
             strict_sandbox=strict_sandbox,
-            changes=changes,
             until_stdin_closes=until_stdin_closes,
+            serving=lambda: _say(RoleServing(role="runner", pid=os.getpid()), as_json),
         )
-    )
+
+    _serve(work(), level=log_level, file=log_file)
 
 
-async def _run(
-    layout: DataLayout,
-    *,
-    runner_id: str,
-    capacity: int,
-    host_addresses: tuple[str, ...] | None,
-    strict_sandbox: bool,
-    changes: tuple[str, ...],
-    until_stdin_closes: bool,
-) -> None:
-    from voicethere.adapters.bundles import DirectoryBundleStore
-    from voicethere.adapters.queue import EmbeddedErrorQueue
-    from voicethere.adapters.relay.embedded import EmbeddedRunnerLink
-    from voicethere.adapters.sandbox import ZygoteSandbox
-    from voicethere.adapters.speech.suite import OfflineSpeech
-    from voicethere.core.clock import SystemClock
-    from voicethere.core.ports import SpeechProviderError
-    from voicethere.roles.runner.runner import Runner
-    from voicethere.roles.runner.settings import RunnerSettings, changed
-    from voicethere.roles.runner.unpacked import UnpackedBundles
-    from voicethere.wire.relay import RunnerHello
-
-    settings = changed(
-        RunnerSettings(runner_id=runner_id, capacity=capacity, host_addresses=host_addresses), changes
-    )
+def _prepared(data_dir: Path) -> DataLayout:
+    layout = DataLayout(data_dir)
     layout.prepare()
-    async with contextlib.AsyncExitStack() as stack:
-        sandbox = ZygoteSandbox(
-            preload=["voicethere.agent.child"], scratch_root=layout.scratch, strict=strict_sandbox
-        )
-        stack.push_async_callback(sandbox.aclose)
-        await sandbox.open()
-        speech = OfflineSpeech()
-        stack.push_async_callback(speech.aclose)
-        try:
-            await speech.open()
-        except SpeechProviderError as error:
-            # Sessions without audio need none of it; those with audio will hear of it when it is needed.
-            structlog.get_logger(__name__).error("speech_not_ready", problem=str(error))
-        queue = EmbeddedErrorQueue(layout.queue)
-        stack.push_async_callback(queue.aclose)
-        hosted: list[Runner] = []
-        link = await EmbeddedRunnerLink.start(
-            layout.relay,
-            hello=lambda: RunnerHello(
-                runner_id=runner_id, capacity=capacity, sessions=hosted[0].hosted() if hosted else []
-            ),
-        )
-        stack.push_async_callback(link.aclose)
-        role = Runner(
-            settings=settings,
-            link=link,
-            sandbox=sandbox,
-            speech=speech,
-            queue=queue,
-            bundles=UnpackedBundles(DirectoryBundleStore(layout.bundles), layout.unpacked),
-            clock=SystemClock(),
-        )
-        hosted.append(role)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, role.stop)
-        if until_stdin_closes:
-            await loop.connect_read_pipe(lambda: _EndWatch(role.stop), sys.stdin.buffer)
-        await role.run()
+    return layout
 
 
-class _EndWatch(asyncio.Protocol):
-    """Calls back when standard input closes."""
+def _serve(work: Coroutine[Any, Any, str | None], *, level: str, file: Path | None) -> None:
+    """Run a role to its end: quietly where it was asked to end, with one line otherwise."""
+    try:
+        configure_logs(level=level, file=file)
+        problem = asyncio.run(work)
+    except OSError as error:
+        raise click.ClickException(f"cannot serve: {error}") from None
+    if problem is not None:
+        raise click.ClickException(problem)
 
-    def __init__(self, ended: Callable[[], None]) -> None:
-        self._ended = ended
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._ended()
+def _say(serving: RoleServing, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(serving).decode() + "\n")
+    else:
+        where = "" if serving.base_url is None else f" at {serving.base_url}"
+        click.echo(f"{serving.role} serves{where} (pid {serving.pid})")
+        if serving.api_key is not None:
+            click.echo(f"  key  {serving.api_key}  (shown this once)")
+    sys.stdout.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from pathlib import Path
 
@@ -100,22 +99,19 @@ def up(
 
 
 async def _serve(settings: object, as_json: bool) -> str | None:
-    from voicethere.cli.platform import Platform, PlatformSettings
+    from voicethere.cli.platform import PlatformSettings, start_platform
 
     assert isinstance(settings, PlatformSettings)
-    async with Platform.start(settings) as (platform, serving):
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, platform.stopped.set)
+    async with start_platform(settings) as (running, serving):
         if as_json:
             sys.stdout.write(msgspec.json.encode(serving).decode() + "\n")
         else:
             click.echo(_greeting(serving.base_url, serving.api_key, serving.data_dir))
         sys.stdout.flush()
-        await platform.stopped.wait()
+        problem = await running.until_stopped()
         if not as_json:
             click.echo("Ending …", err=True)
-        return platform.problem
+        return problem
 
 
 def _greeting(base_url: str, api_key: str | None, data_dir: str) -> str:

@@ -256,6 +256,9 @@ class RelayHub(Protocol):
     def messages(self) -> AsyncIterator[tuple[str, ToService | None]]:
         """`(runner_id, message)`; None in place of a message: that runner's link is gone."""
 
+    def drop(self, runner_id: str) -> None:
+        """Cut a runner's link (`messages` says that it is gone); it may come back. Harmless without one."""
+
     async def aclose(self) -> None: ...
 
 

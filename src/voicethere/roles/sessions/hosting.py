@@ -4,12 +4,14 @@ The rules, all carried out here:
 - A runner that says hello hosts what it lists. What it lists and is not ours (any more), it must let go of.
 - A session that no linked runner lists is missing. Past a grace it has either ended (the database says so)
   or is lost: its clients are told, and its error is queued.
+- There is no grace for a runner whose process is known to have ended, nor for one that was linked and said
+  nothing for too long: its link is cut, and when it comes back it must let go of what it still hosts.
 - A session that nobody joins is cancelled, without an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -23,6 +25,7 @@ from voicethere.roles.sessions.provisioning import Provisioner, cancel_at_runner
 from voicethere.roles.sessions.rooms import HostedSession, Room, Rooms
 from voicethere.roles.sessions.runners import LinkedRunners
 from voicethere.roles.sessions.settings import SessionServiceSettings
+from voicethere.roles.sessions.silences import Silences
 from voicethere.roles.sessions.tokens import JoinTokens
 from voicethere.wire.relay import (
     Heartbeat,
@@ -57,6 +60,7 @@ class Hosting:
         tokens: JoinTokens,
         outcomes: Outcomes,
         background: Background,
+        runner_silent: Callable[[str], None] | None = None,
     ) -> None:
         self._store = store
         self._hub = hub
@@ -70,6 +74,9 @@ class Hosting:
         self._tokens = tokens
         self._outcomes = outcomes
         self._background = background
+        self._runner_silent = runner_silent
+        self._silences = Silences(limit_seconds=settings.silent_seconds)
+        self._given_up: set[str] = set()
 
     def restore(self, sessions: Sequence[SessionRecord], modes: dict[str, Mode]) -> None:
         """After a restart: rooms for the sessions that were ready, missing until a runner lists them.
@@ -92,6 +99,8 @@ class Hosting:
 
     def heard(self, runner_id: str, message: ToService | None) -> None:
         """One message of a runner; None: its link is gone."""
+        if message is not None:
+            self._silences.heard(runner_id)
         match message:
             case None:
                 self._link_lost(runner_id)
@@ -144,11 +153,29 @@ class Hosting:
     def _link_lost(self, runner_id: str) -> None:
         _log.warning("runner_link_lost", runner_id=runner_id)
         now = self._clock.monotonic()
+        self._silences.forget(runner_id)
         self._runners.gone(runner_id, now=now)
         for room in self._rooms.of_runner(runner_id):
             if room.missing_since is None:
                 room.missing_since = now
+        if runner_id in self._given_up:
+            self._given_up.discard(runner_id)
+            self._no_grace(runner_id)
         self._placement.runner_gone(runner_id)
+
+    def runner_died(self, runner_id: str) -> None:
+        """Its process has ended. What it had said before that is still read first."""
+        if runner_id in self._runners:
+            self._given_up.add(runner_id)  # until the end of its link
+        else:
+            self._no_grace(runner_id)
+
+    def _no_grace(self, runner_id: str) -> None:
+        """Its missing sessions are settled at the next tick."""
+        over = self._clock.monotonic() - self._settings.relink_grace_seconds
+        for room in self._rooms.of_runner(runner_id):
+            if room.missing_since is not None:
+                room.missing_since = min(room.missing_since, over)
 
     def _room_of(self, runner_id: str, session_id: str) -> Room | None:
         room = self._rooms.get(session_id)
@@ -186,8 +213,10 @@ class Hosting:
     # ------------------------------------------------------------------ what time does
 
     def tick(self) -> None:
-        """Cancel what nobody joined; see to what is missing."""
+        """Cancel what nobody joined; see to what is missing, and to runners that say nothing."""
         now = self._clock.monotonic()
+        for runner_id in self._silences.too_long(now):
+            self._cut_off(runner_id)
         for room in self._rooms:
             if room.missing_since is not None:
                 if now - room.missing_since >= self._settings.relink_grace_seconds and not room.settling:
@@ -206,6 +235,14 @@ class Hosting:
                     cancel_at_runner(self._hub, session.runner_id, session.session_id),
                     name=f"cancel {session.session_id}",
                 )
+
+    def _cut_off(self, runner_id: str) -> None:
+        seconds = self._settings.silent_seconds
+        _log.error("runner_silent", runner_id=runner_id, seconds=seconds)
+        self._given_up.add(runner_id)
+        self._hub.drop(runner_id)
+        if self._runner_silent is not None:
+            self._runner_silent(runner_id)
 
     def _give_up_unclaimed(self, room: Room) -> None:
         self._outcomes.unclaimed(room.session)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -72,7 +73,10 @@ class SessionService:
         tokens: JoinTokens,
         clock: Clock,
         settings: SessionServiceSettings,
+        *,
+        runner_silent: Callable[[str], None] | None = None,
     ) -> None:
+        """`runner_silent` hears of a runner that is linked and says nothing any more."""
         self.settings = settings
         self._store = store
         self._hub = hub
@@ -109,6 +113,7 @@ class SessionService:
             tokens=tokens,
             outcomes=self._outcomes,
             background=self._background,
+            runner_silent=runner_silent,
         )
         self._ready = asyncio.Event()
         self._linked = asyncio.Event()
@@ -137,6 +142,10 @@ class SessionService:
     async def runner_linked(self) -> None:
         """Return once some runner has linked for the first time."""
         await self._linked.wait()
+
+    def runner_died(self, runner_id: str) -> None:
+        """For whoever keeps the runner: its process has ended, nobody need wait for it to come back."""
+        self._hosting.runner_died(runner_id)
 
     async def aclose(self) -> None:
         """Close the signaling sockets (not the sessions: they live in the runners), and end `run`."""

@@ -34,6 +34,7 @@ class SessionServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `sync_start_seconds`: how long a start with `async: false` may take before it is answered with 202.
     `poll_hold_seconds`: how long a poll of a session that is being provisioned waits for its end.
+    `silent_seconds`: how long a linked runner, which beats every second, may say nothing before it is lost.
     `relink_grace_seconds`: how long a lost runner has to come back before its sessions count as lost.
     `settle_seconds`: how much longer its last words may take from the queue into the database.
     """
@@ -43,6 +44,7 @@ class SessionServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     ice_servers: list[IceServer] = []
     sync_start_seconds: float = 25.0
     poll_hold_seconds: float = 0.2
+    silent_seconds: float = 5.0
     relink_grace_seconds: float = 3.0
     settle_seconds: float = 10.0
     cancel_seconds: float = 30.0
