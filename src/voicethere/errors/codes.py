@@ -178,8 +178,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
             _EXCEPTION_TYPE,
             _LAST_LOG_LINES,
         ),
-        note_on_recoverable="True where the project's crash policy restarts the child and the session goes "
-        "on.",
+        note_on_recoverable="True where the project setting `agent_crash_policy` is `restart_child` and "
+        "the agent is started again: the session goes on.",
     ),
     CodeInfo(
         code=SessionErrorCode.RUNNER_INTERNAL,
@@ -323,9 +323,12 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         "runner offers; `voicethere up --host-address ADDRESS` names others, such as the public one of a "
         "machine behind NAT. Look for a row of the session too: `voicethere projects errors list --session "
         "ID`.",
-        follows="Only the client sees it; no row is stored for it. A session whose client does not come "
-        "back ends on the platform as `client_disconnected`, which is no error.",
-        note_on_recoverable="True exactly while another try follows.",
+        follows="In a session that was connected the client tries to come back by itself: it reports this "
+        "with `recoverable: true` first, tries 1, 3, 7 and 15 s after the loss, and reports it with "
+        "`recoverable: false` only when the last try has failed. Only the client sees it; no row is stored "
+        "for it. A session whose client does not come back within 30 s ends on the platform as "
+        "`client_disconnected`, which is no error.",
+        note_on_recoverable="True exactly while another try to come back follows.",
     ),
     CodeInfo(
         code=SessionErrorCode.WEBRTC_CONNECTION_CLOSED,
@@ -339,11 +342,13 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         remedy="Look the session up by its id: `voicethere projects errors list --session ID` shows what "
         "is stored of it, `voicethere sessions list` its end reason. After `runner_shutdown` start a new "
         "session.",
-        follows="Only the client sees it; no row is stored for it. It is not reported where a "
-        "`session_error` has explained the end already, nor after `client_close_signal` and "
-        "`agent_disconnected`, which are clean ends. `session_close` with `idle_timeout` is "
-        "`SESSION_IDLE_TIMEOUT` instead.",
-        note_on_recoverable="True exactly while another try follows.",
+        follows="Where the connection went away by itself, the client tries to come back, as after "
+        "`WEBRTC_CONNECTION_FAILED`: `recoverable: true` first, then false when the last try has failed. "
+        "After a `session_close` no try follows. Only the client sees it; no row is stored for it. It is "
+        "not reported where a `session_error` has explained the end already, nor after "
+        "`client_close_signal` and `agent_disconnected`, which are clean ends. `session_close` with "
+        "`idle_timeout` is `SESSION_IDLE_TIMEOUT` instead.",
+        note_on_recoverable="True exactly while another try to come back follows.",
     ),
     CodeInfo(
         code=SessionErrorCode.WEBRTC_CONNECT_TIMEOUT,
