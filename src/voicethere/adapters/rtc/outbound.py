@@ -54,6 +54,8 @@ class Playback:
         self._feeder: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
         self._room.set()
+        self._wake = asyncio.Event()
+        """The event of the track that plays it: set when more packets are here."""
 
     @property
     def done(self) -> bool:
@@ -139,11 +141,12 @@ class SpeechTrack(MediaStreamTrack):
                 f"{_MAX_QUEUED} pieces of speech wait to be played; wait for some to finish"
             )
         playback = Playback()
+        playback._wake = self._wake
         if self.readyState != "live":
             playback.interrupt()
             return playback
         if isinstance(packets, AsyncIterator):
-            playback._feeder = asyncio.create_task(self._feed(playback, packets), name="speech-feeder")
+            playback._feeder = asyncio.create_task(_feed(playback, packets), name="speech-feeder")
         else:
             playback._packets.extend(packets)
             playback._exhausted = True
@@ -151,6 +154,18 @@ class SpeechTrack(MediaStreamTrack):
         self._quiet.clear()
         self._wake.set()
         return playback
+
+    def take_over(self, other: SpeechTrack) -> None:
+        """Go on with what `other` has yet to play, where it is: another connection takes the place of its."""
+        other._sent.clear()  # they resolve by themselves, and did leave
+        while other._queue:
+            playback = other._queue.popleft()
+            playback._wake = self._wake
+            self._queue.append(playback)
+        other._quiet.set()
+        if self._queue:
+            self._quiet.clear()
+            self._wake.set()
 
     def interrupt_all(self) -> int:
         """Stop what plays and forget what waits; how many pieces that were."""
@@ -276,22 +291,23 @@ class SpeechTrack(MediaStreamTrack):
             return False
         return True
 
-    async def _feed(self, playback: Playback, packets: AsyncIterator[bytes]) -> None:
-        try:
-            async for packet in packets:
-                playback._packets.append(packet)
-                self._wake.set()
-                if len(playback._packets) >= _MAX_AHEAD:
-                    playback._room.clear()
-                    await playback._room.wait()
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            playback._failure = error
-        finally:
-            playback._exhausted = True
-            self._wake.set()
-            aclose = getattr(packets, "aclose", None)
-            if aclose is not None:
-                with contextlib.suppress(Exception):
-                    await aclose()
+
+async def _feed(playback: Playback, packets: AsyncIterator[bytes]) -> None:
+    try:
+        async for packet in packets:
+            playback._packets.append(packet)
+            playback._wake.set()
+            if len(playback._packets) >= _MAX_AHEAD:
+                playback._room.clear()
+                await playback._room.wait()
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        playback._failure = error
+    finally:
+        playback._exhausted = True
+        playback._wake.set()
+        aclose = getattr(packets, "aclose", None)
+        if aclose is not None:
+            with contextlib.suppress(Exception):
+                await aclose()

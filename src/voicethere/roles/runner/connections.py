@@ -1,8 +1,8 @@
 """The client's connections of one session: offers, answers, candidates, losing and coming back.
 
 A *leg* is one peer connection with one peer of the room. Each `client-` peer that joins is offered one; the
-leg whose control channel opened last carries the session, and those before it are closed. A leg that is lost
-while its peer's signaling socket is open is offered again.
+leg whose control channel opened last carries the session, and those before it are closed, once what was said
+on them has arrived. A leg that is lost while its peer's signaling socket is open is offered again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from voicethere.adapters.rtc.events import (
     ControlOpened,
     ControlReceived,
     PeerEvent,
+    PeerVanished,
     SyncReceived,
 )
+from voicethere.adapters.rtc.liveness import Patience
 from voicethere.adapters.rtc.outbound import SpeechTrack
 from voicethere.adapters.rtc.server_peer import ServerPeer
 from voicethere.roles.runner.settings import RunnerSettings
@@ -67,7 +69,6 @@ class _Leg:
     def __init__(self, peer_id: str, peer: ServerPeer) -> None:
         self.peer_id = peer_id
         self.peer = peer
-        self.in_room = True
         self.over = False
         self.signals: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING_SIGNALS)
         self.worker: asyncio.Task[None] | None = None
@@ -96,6 +97,8 @@ class ClientConnections:
         self._events = events
         self._legs: dict[str, _Leg] = {}
         self._active: _Leg | None = None
+        self._present: set[str] = set()
+        self._replaced: set[_Leg] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = asyncio.Event()
         self.ignored_signals = 0
@@ -106,13 +109,15 @@ class ClientConnections:
         """A peer joined, or joined again: it gets a fresh offer."""
         if self._closing.is_set() or not peer_id.startswith(CLIENT_PEER_PREFIX):
             return
+        self._present.add(peer_id)
         self._offer(peer_id)
 
     def left(self, peer_id: str) -> None:
-        """A peer's signaling socket is gone; its connection may well go on."""
-        leg = self._legs.get(peer_id)
-        if leg is not None:
-            leg.in_room = False
+        """A peer's signaling socket is gone; its connection may well go on, which is looked into."""
+        self._present.discard(peer_id)
+        for leg in (self._legs.get(peer_id), self._active):
+            if leg is not None and leg.peer_id == peer_id:
+                leg.peer.doubt()
 
     def signalled(self, peer_id: str, text: str) -> None:
         """A signaling message from a peer of the room."""
@@ -161,10 +166,10 @@ class ClientConnections:
     async def aclose(self) -> None:
         """Close every leg; bounded by what a peer's close is bounded by."""
         self._closing.set()
-        legs = {id(leg): leg for leg in (self._active, *self._legs.values()) if leg is not None}
+        legs = {*self._legs.values(), *self._replaced} | ({self._active} if self._active else set())
         self._legs.clear()
         self._active = None
-        await asyncio.gather(*(self._end(leg) for leg in legs.values()))
+        await asyncio.gather(*(self._end(leg) for leg in legs))
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -187,6 +192,9 @@ class ClientConnections:
                 on_event=on_event,
                 connect_timeout=self._settings.connect_seconds,
                 host_addresses=self._settings.host_addresses,
+                patience=Patience(
+                    quiet_seconds=self._settings.quiet_seconds, answer_seconds=self._settings.answer_seconds
+                ),
             )
         except Exception as error:
             self._events.broken(error)
@@ -240,28 +248,36 @@ class ClientConnections:
             case AudioReceived(pcm=pcm):
                 if leg is self._active:
                     self._events.audio(pcm)
+            # What was on its way on a leg when the client replaced it counts as well.
             case ControlReceived(data=data):
-                if leg is self._active:
+                if leg is self._active or leg in self._replaced:
                     self._events.control(data)
             case SyncReceived(data=data):
-                if leg is self._active:
+                if leg is self._active or leg in self._replaced:
                     self._events.sync(data)
+            case _ if leg in self._replaced:
+                pass
             case ControlOpened():
                 self._opened(leg)
             case AudioProblem(message=message):
                 self._events.audio_problem(message)
-            case ConnectFailed() | ControlClosed():
+            case ConnectFailed() | ControlClosed() | PeerVanished():
                 self._lost(leg)
             case ConnectionStateChanged(state=state) if state in _LOST_STATES:
                 self._lost(leg)
 
     def _opened(self, leg: _Leg) -> None:
-        replaced = {id(other): other for other in (self._active, *self._legs.values()) if other is not None}
-        replaced.pop(id(leg), None)
+        before = self._active
+        others = {*self._legs.values()} - {leg, before}
         self._active = leg
         self._legs = {leg.peer_id: leg}
-        for other in replaced.values():
+        for other in others:
             self._give_up(other)
+        if before is not None and before is not leg:
+            if before.peer.speech is not None and leg.peer.speech is not None:
+                leg.peer.speech.take_over(before.peer.speech)
+            self._replaced.add(before)
+            self._spawn(self._retire(before), "close replaced peer")
         self._events.opened()
 
     def _lost(self, leg: _Leg) -> None:
@@ -273,19 +289,24 @@ class ClientConnections:
         self._give_up(leg)
         if self._active is None:
             self._events.lost()
-        if newest and leg.in_room:
+        if newest and leg.peer_id in self._present:
             self._spawn(self._offer_again(leg.peer_id), "offer again")
 
     async def _offer_again(self, peer_id: str) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._closing.wait(), self._settings.reoffer_seconds)
-        if not self._closing.is_set() and peer_id not in self._legs:
+        if not self._closing.is_set() and peer_id in self._present and peer_id not in self._legs:
             self._offer(peer_id)
 
     def _give_up(self, leg: _Leg) -> None:
         """Close a leg in the background; it says nothing more."""
         leg.over = True
         self._spawn(self._end(leg), "close peer")
+
+    async def _retire(self, leg: _Leg) -> None:
+        await leg.peer.flush(self._settings.flush_seconds)
+        await self._end(leg)
+        self._replaced.discard(leg)
 
     async def _end(self, leg: _Leg) -> None:
         leg.over = True

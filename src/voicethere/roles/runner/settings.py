@@ -29,9 +29,12 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
     tell_seconds: Seconds = 120.0
     rejoin_seconds: Seconds = 30.0
     reoffer_seconds: Seconds = 1.0
+    quiet_seconds: Seconds = 2.0
+    answer_seconds: Seconds = 4.0
     flush_seconds: Seconds = 2.0
     teardown_seconds: Seconds = 5.0
     stop_agent_seconds: Seconds = 0.5
+    shared_child_linger_seconds: Seconds = 5.0
     agent_start_seconds: Seconds = 10.0
     hook_seconds: Seconds = 60.0
     idle_grace_seconds: Seconds = 30.0
