@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from importlib import resources
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import click
 import msgspec
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.markup import escape
 
@@ -29,6 +31,8 @@ from voicethere.cli.ears import DidNotHappen
 from voicethere.testing.platform_process import Operator, PlatformFailed, fresh_platform
 
 _SVG_WIDTH = 118
+# Without the web font of rich's own format: a picture in a repository loads nothing from elsewhere.
+_SVG_FORMAT = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 
 
 class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +57,7 @@ def demo(as_json: bool, svg: Path | None, seed: int | None) -> None:
     console = Console(stderr=as_json, record=svg is not None, width=_SVG_WIDTH if svg is not None else None)
     phrase = random.Random(seed).choice(PHRASES)  # noqa: S311 - a phrase to say
     result = asyncio.run(_run(console, phrase))
-    if not as_json:
+    if not as_json and result.scenarios:
         show(console, result.scenarios)
     for problem in result.problems:
         console.print(f"[red]✗[/] {escape(problem)}")
@@ -65,7 +69,7 @@ def demo(as_json: bool, svg: Path | None, seed: int | None) -> None:
         sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
     if svg is not None:
         svg.parent.mkdir(parents=True, exist_ok=True)
-        console.save_svg(str(svg), title="voicethere demo")
+        console.save_svg(str(svg), title="voicethere demo", code_format=_SVG_FORMAT)
     if not result.ok:
         sys.exit(1)
 
