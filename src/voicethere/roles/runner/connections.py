@@ -49,6 +49,10 @@ _LOST_STATES = frozenset({ConnectionState.FAILED, ConnectionState.CLOSED})
 MAX_WAITING_SIGNALS = 512
 
 
+class PeerNotClosed(Exception):
+    """A peer connection did not close within its time, or failed to."""
+
+
 class ConnectionEvents(msgspec.Struct, frozen=True, kw_only=True):
     """What the connections call, on the event loop.
 
@@ -71,7 +75,7 @@ class _Leg:
         self.peer = peer
         self.over = False
         self.signals: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING_SIGNALS)
-        self.worker: asyncio.Task[None] | None = None
+        self.worker: asyncio.Task[Any] | None = None
 
 
 class ClientConnections:
@@ -164,14 +168,20 @@ class ClientConnections:
         return self._active is not None and await self._active.peer.flush(seconds)
 
     async def aclose(self) -> None:
-        """Close every leg; bounded by what a peer's close is bounded by."""
+        """Close every leg; bounded by what a peer's close is bounded by.
+
+        Raises:
+            PeerNotClosed: a connection did not close by itself; its traces in this process may stay.
+        """
         self._closing.set()
         legs = {*self._legs.values(), *self._replaced} | ({self._active} if self._active else set())
         self._legs.clear()
         self._active = None
-        await asyncio.gather(*(self._end(leg) for leg in legs))
+        closed = await asyncio.gather(*(self._end(leg) for leg in legs))
         while self._tasks:
             await asyncio.wait(self._tasks)
+        if not all(closed):
+            raise PeerNotClosed(f"{closed.count(False)} of {len(closed)} hung, or failed, while it closed")
 
     # -- legs
 
@@ -308,13 +318,13 @@ class ClientConnections:
         await self._end(leg)
         self._replaced.discard(leg)
 
-    async def _end(self, leg: _Leg) -> None:
+    async def _end(self, leg: _Leg) -> bool:
         leg.over = True
         if leg.worker is not None:
             leg.worker.cancel()
-        await leg.peer.close()
+        return await leg.peer.close()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
         task = asyncio.create_task(work, name=f"{what} {self._session_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

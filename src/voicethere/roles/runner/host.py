@@ -14,19 +14,12 @@ from typing import Any
 import msgspec
 import structlog
 
-from voicethere.core.ports import Clock, ErrorQueuePort, SandboxPort, SpeechProviderError, SpeechSuite
+from voicethere.core.ports import Clock, ErrorQueuePort, SpeechProviderError, SpeechSuite
 from voicethere.core.session import AgentInput, Event, Rules, SessionState, effects, events, step
 from voicethere.errors import Cause, Crash, ErrorRecord, HandlerFailure, Redactor, fit_envelope
 from voicethere.errors.times import iso_from_epoch, parse_iso
-from voicethere.roles.runner.agent_child import (
-    AgentChild,
-    AgentError,
-    AgentEvent,
-    AgentSpec,
-    AgentTimeouts,
-    ChildGone,
-    LogLine,
-)
+from voicethere.roles.runner.agent_events import AgentError, AgentEvent, ChildGone, LogLine
+from voicethere.roles.runner.agent_supply import AgentSupply, SessionAgent
 from voicethere.roles.runner.client_messages import ForAgent, MessageRefused, interpret
 from voicethere.roles.runner.connections import ClientConnections, ConnectionEvents
 from voicethere.roles.runner.crash_speech import CrashSpeech
@@ -49,22 +42,24 @@ from voicethere.wire.control_channel import (
     runner_message_type,
 )
 from voicethere.wire.relay import AssignSession, RoomClosed, SignalToPeer, TokenIssued, TokenWanted, ToService
+from voicethere.wire.settings import AgentCrashPolicy
 from voicethere.wire.tagged import encode_text
 
 _log = structlog.get_logger(__name__)
 
 
 class RunnerParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What all sessions of a runner share. `send` puts a message on the relay."""
+    """What all sessions of a runner share. `send` puts a message on the relay; `connect` is for tests."""
 
     settings: RunnerSettings
-    sandbox: SandboxPort
+    agents: AgentSupply
     speech: SpeechSuite
     queue: ErrorQueuePort
     bundles: UnpackedBundles
     crash_speech: CrashSpeech
     clock: Clock
     send: Callable[[ToService], None]
+    connect: Callable[..., ClientConnections] = ClientConnections
 
 
 class SessionHost:
@@ -87,7 +82,8 @@ class SessionHost:
         self._records: dict[int, ErrorRecord] = {}
         self._commands: tuple[str, ...] = ()
         self._loaded = False
-        self._child: AgentChild | None = None
+        self._child: SessionAgent | None = None
+        self._crashed_children: list[SessionAgent] = []
         self._starting: asyncio.Task[None] | None = None
         self._token_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -100,7 +96,7 @@ class SessionHost:
             redactor=self._redactor,
             bounds=settings.bounds,
         )
-        self._connections = ClientConnections(
+        self._connections = parts.connect(
             session_id=self.session_id,
             room_id=assignment.room_id,
             audio=agent.mode.has_audio,
@@ -241,8 +237,14 @@ class SessionHost:
         taken = self._connections.max_message_size
         return limit if taken is None else min(limit, taken)
 
+    def _restart_agent(self, effect: effects.RestartAgent) -> None:
+        if self._child is not None:
+            self._crashed_children.append(self._child)
+            self._child = None
+        self._starting = self._spawn(self._start_agent())
+
     def _speak_crash_message(self, effect: effects.SpeakCrashMessage) -> None:
-        self._spawn(self._play_crash_message())
+        self._spawn(self._play_crash_message(last=effect.last))
 
     def _drain_speech(self, effect: effects.DrainSpeech) -> None:
         async def drain() -> None:
@@ -292,19 +294,13 @@ class SessionHost:
     async def _start_agent(self) -> None:
         try:
             folder = await self._parts.bundles.folder(self._agent.bundle_checksum)
-            child = AgentChild(
-                self._parts.sandbox,
-                spec=AgentSpec(
-                    bundle_dir=folder,
-                    environment=self._environment(self._state.customer_context),
-                    limits=self._settings.child_limits,
-                ),
+            child = self._parts.agents.agent(
+                self.session_id,
+                self._agent,
+                bundle_dir=folder,
+                environment=self._environment(self._state.customer_context),
                 on_event=self._agent_event,
-                clock=self._parts.clock,
                 redact=self._redactor.text,
-                limits=AgentTimeouts(
-                    start=self._settings.agent_start_seconds, hook=self._settings.hook_seconds
-                ),
             )
             self._child = child
             await child.start()
@@ -319,15 +315,15 @@ class SessionHost:
             # Tried again when it is needed; until then it is only worth a line.
             _log.warning("crash_speech_not_ready", session_id=self.session_id, problem=str(error))
 
-    async def _play_crash_message(self) -> None:
+    async def _play_crash_message(self, *, last: bool) -> None:
         text = self._agent.settings.error_message
         failure: Cause | None = None
         try:
             packets = await self._parts.crash_speech.packets(text)
-            await self._speaker.play_now(text, packets)
+            await self._speaker.play_now(text, packets, last=last)
         except Exception as error:
             failure = error
-        self._post(events.CrashSpeechDone(failure=failure))
+        self._post(events.CrashSpeechDone(last=last, failure=failure))
 
     def _begin_listening(self) -> None:
         speech = self._parts.speech
@@ -354,15 +350,18 @@ class SessionHost:
         if self._listener is not None:
             parts["the recognition on its way"] = self._listener.aclose()
         parts["the agent's process"] = self._stop_agent()
-        outcomes = await asyncio.gather(
-            *(asyncio.wait_for(closing, self._settings.teardown_seconds) for closing in parts.values()),
-            return_exceptions=True,
-        )
-        problems = [
-            f"{what} could not be closed ({type(outcome).__name__}: {outcome})"
-            for what, outcome in zip(parts, outcomes, strict=True)
-            if isinstance(outcome, BaseException)
-        ]
+        closing = {asyncio.create_task(work, name=f"close {what}"): what for what, work in parts.items()}
+        limit = self._settings.teardown_seconds
+        # Not `wait_for`: that waits for what it has cancelled, and what hangs may hang in that too.
+        await asyncio.wait(closing, timeout=limit)
+        problems = []
+        for task, what in closing.items():
+            if not task.done():
+                problems.append(f"{what} did not close within {limit:g} s")
+                task.add_done_callback(_retrieve)
+                task.cancel()
+            elif (problem := _retrieve(task)) is not None:
+                problems.append(f"{what} could not be closed ({type(problem).__name__}: {problem})")
         self._post(events.TornDown(failure="; ".join(problems) or None))
 
     async def _stop_agent(self) -> None:
@@ -371,6 +370,8 @@ class SessionHost:
             await asyncio.wait([self._starting])
         if self._child is not None:
             await self._child.stop(self._settings.stop_agent_seconds)
+        for child in self._crashed_children:
+            await child.stop(0)
 
     # ------------------------------------------------------------------ from the agent
 
@@ -572,6 +573,11 @@ class SessionHost:
             self._post(events.RunnerFault(cause=error))
 
 
+def _retrieve(task: asyncio.Task[None]) -> BaseException | None:
+    """What a task that nobody awaits has raised."""
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
+
+
 def _rules(assignment: AssignSession, settings: RunnerSettings) -> Rules:
     wanted = assignment.agent.settings
     audio = assignment.agent.mode.has_audio
@@ -579,6 +585,7 @@ def _rules(assignment: AssignSession, settings: RunnerSettings) -> Rules:
     return Rules(
         has_audio=audio,
         crash_speech=bool(wanted.error_message.strip()),
+        restart_child=assignment.agent.agent_crash_policy is AgentCrashPolicy.RESTART_CHILD,
         idle_seconds=float(idle) if wanted.idle_timeout_enabled else None,
         idle_on_voice=wanted.idle_timeout_voice_activity,
         idle_on_messages=wanted.idle_timeout_dc_inbound,
@@ -596,6 +603,7 @@ _PERFORM: dict[type[effects.Effect], Callable[[SessionHost, Any], None]] = {
     effects.EndAgentSession: SessionHost._end_agent_session,
     effects.Record: SessionHost._record,
     effects.Tell: SessionHost._tell,
+    effects.RestartAgent: SessionHost._restart_agent,
     effects.SpeakCrashMessage: SessionHost._speak_crash_message,
     effects.DrainSpeech: SessionHost._drain_speech,
     effects.StopSpeech: SessionHost._stop_speech,

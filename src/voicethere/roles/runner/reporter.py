@@ -76,7 +76,7 @@ class Reporter:
         return record
 
     async def durable(self) -> None:
-        """Return once every error recorded so far is in the queue for good."""
+        """Return once every error recorded so far is durable: in the queue, or in the spool before it."""
         while self._pending:
             await asyncio.wait(self._pending)
 
@@ -130,5 +130,6 @@ class Reporter:
             "queue_unavailable",
             session_id=self._session_id,
             attempt=state.attempt_number,
+            waiting=len(self._pending),
             problem=str(problem),
         )
