@@ -11,6 +11,8 @@ import asyncio
 import structlog
 
 from voicethere.core.ports import Clock, ErrorQueuePort, RunnerLink, SandboxPort, SpeechSuite
+from voicethere.roles.runner.agent_supply import AgentSupply
+from voicethere.roles.runner.agent_watchdog import AgentTimeouts
 from voicethere.roles.runner.crash_speech import CrashSpeech
 from voicethere.roles.runner.host import RunnerParts, SessionHost
 from voicethere.roles.runner.settings import RunnerSettings
@@ -58,9 +60,16 @@ class Runner:
         self._link = link
         self._outgoing: asyncio.Queue[ToService] = asyncio.Queue(MAX_WAITING_MESSAGES)
         self._crash_speech = CrashSpeech(speech.synthesizer)
+        self._agents = AgentSupply(
+            sandbox=sandbox,
+            clock=clock,
+            limits=settings.child_limits,
+            timeouts=AgentTimeouts(start=settings.agent_start_seconds, hook=settings.hook_seconds),
+            linger_seconds=settings.shared_child_linger_seconds,
+        )
         self._parts = RunnerParts(
             settings=settings,
-            sandbox=sandbox,
+            agents=self._agents,
             speech=speech,
             queue=queue,
             bundles=bundles,
@@ -99,6 +108,7 @@ class Runner:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._agents.aclose()
             await self._crash_speech.aclose()
 
     async def _end_sessions(self) -> None:
