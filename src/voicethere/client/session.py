@@ -274,6 +274,8 @@ class Session:
             return
         if self._context is not None:
             leg.peer.send_control(encode_text(SessionHello(customer_context=self._context)), urgent=True)
+        if self._state is SessionState.CONNECTED:
+            self._voice.speak_on(leg.peer.speech)
         while self._held:
             leg.peer.send_control(self._held.popleft())
 

@@ -33,10 +33,17 @@ class Voice:
         self._next: asyncio.Task[bytes | None] | None = None
         self._over = False
         self._playback: Playback | None = None
+        self._track: SpeechTrack | None = None
         self._turn = 0
 
     def speak_on(self, track: SpeechTrack | None) -> None:
         """Send the microphone's audio on this track from now on, and on no other."""
+        before, self._track = self._track, track
+        if before is track:
+            return
+        if before is not None and track is not None and self._playback is not None:
+            track.take_over(before)
+            return
         if self._playback is not None:
             self._playback.interrupt()
             self._playback = None
