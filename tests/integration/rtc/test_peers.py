@@ -10,6 +10,7 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from voicethere.adapters.rtc import peer as peer_module
@@ -152,6 +153,24 @@ async def test_audio_both_ways_keeps_its_length_and_loudness() -> None:
         await both.at_server.until(lambda: loud(both.at_server.pcm, 16_000) >= 0.46)
         assert loud(both.at_client.pcm, 48_000) < 0.56
         assert loud(both.at_server.pcm, 16_000) < 0.56
+
+
+async def test_speech_after_silence_is_heard_whole_and_without_a_gap() -> None:
+    # Its first packets come in one go (the track's head start): none of them may be lost for it.
+    async with pair(audio=True) as both:
+        speech = both.server.speech
+        assert speech is not None
+        assert await speech.drained(3)
+        both.at_client.pcm.clear()
+        playback = speech.play(await encode_all(chunks_of(tone(0.6, 48_000)), 48_000))
+        assert await playback.finished()
+        assert await speech.drained(3)
+        await both.at_client.until(lambda: loud(both.at_client.pcm, 48_000) >= 0.56)
+        heard = np.frombuffer(bytes(both.at_client.pcm), np.int16)
+        first, *_, last = np.flatnonzero(np.abs(heard) > 1000)
+        assert 0.58 <= (last - first) / 48_000 <= 0.64
+        quietest = min(np.abs(heard[at : at + 960]).max() for at in range(first, last - 960, 960))
+        assert quietest > 1000
 
 
 async def test_speech_is_interrupted_in_the_middle_and_the_next_one_plays() -> None:
