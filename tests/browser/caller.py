@@ -1,4 +1,4 @@
-"""The Python end of the page's `call`: starts it, waits for what it sees; a wait that fails shows what it saw."""
+"""The Python end of the page's `call`: starts it and waits for what it sees. A wait that fails shows it."""
 
 from __future__ import annotations
 
