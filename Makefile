@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup demo test check tests serve lock format schema pictures bench docs clean
+.PHONY: help setup demo test check tests serve lock format schema pictures bench faults docs docs-errors clean
 
 help:  ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,16 @@ pictures: $(READY)  ## Make the pictures of the README and the docs again
 
 bench: $(READY)  ## Run every benchmark, each with its floor
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+faults: $(READY)  ## Inject every fault into real sessions and show what became known of each (ARGS="--repeat 20")
+	@$(BIN)/voicethere faults $(ARGS)
+
+docs: docs-errors  ## Build the docs site into site/; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html"
+
+docs-errors: $(READY)  ## Write the docs' pages of the error codes again, from the catalog
+	@$(BIN)/voicethere errors docs --out docs/errors
 
 lock: $(READY)  ## Pin and hash the requirements again
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/pip install -q uv

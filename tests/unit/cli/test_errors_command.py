@@ -7,11 +7,11 @@ import json
 import re
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from tests.unit.docs.named_commands import named_commands, problem_of
 from voicethere.cli.errors_pages import pages
 from voicethere.cli.errors_shown import rendered
 from voicethere.cli.main import COMMANDS, cli
@@ -131,16 +131,8 @@ def test_every_crash_kind_and_failure_code_is_explained() -> None:
 @EVERY
 def test_the_commands_that_are_named_exist(info: CodeInfo) -> None:
     for words in said_of(info):
-        for command in re.findall(r"`voicethere ([^`]+)`", words):
-            found, context = cli, click.Context(cli)
-            typed = command.split()
-            while isinstance(found, click.Group):
-                name = typed.pop(0)
-                next_command = found.get_command(context, name)
-                assert next_command is not None, command
-                found = next_command
-            options = {name for parameter in found.params for name in parameter.opts}
-            assert {word for word in typed if word.startswith("--")} <= options, command
+        for command in named_commands(words):
+            assert problem_of(command) is None
 
 
 def test_the_settings_that_are_named_exist() -> None:
