@@ -20,7 +20,7 @@ from voicethere.errors.codes import (
     ErrorSource,
     SessionErrorCode,
 )
-from voicethere.errors.convert import make_record
+from voicethere.errors.convert import crash_words, make_record
 from voicethere.errors.records import ENVELOPE_TYPE, ErrorRecord, SessionErrorEnvelope
 from voicethere.errors.redact import REDACTED, Redactor
 from voicethere.errors.times import iso, iso_from_epoch, parse_iso
@@ -45,6 +45,7 @@ __all__ = [
     "SessionErrorCode",
     "SessionErrorEnvelope",
     "context_problem",
+    "crash_words",
     "fit_envelope",
     "iso",
     "iso_from_epoch",

@@ -163,11 +163,15 @@ def _of_handler(failure: HandlerFailure) -> _Account:
     return account
 
 
+def crash_words(crash: Crash) -> str:
+    """What became of the agent's process, in a plain sentence; not redacted."""
+    sentence, more = _crash_sentence(crash), crash.message.strip()
+    return f"{sentence}: {more}" if more else sentence
+
+
 def _of_crash(crash: Crash) -> _Account:
-    sentence = _crash_sentence(crash)
-    more = crash.message.strip()
-    account = _Account(f"{sentence}: {more}" if more else sentence)
-    account.words = more or sentence
+    account = _Account(crash_words(crash))
+    account.words = crash.message.strip() or account.words
     if crash.stack is not None:
         account.stack = _before_words(crash.stack, account.words)
     account.log_lines = crash.last_log_lines

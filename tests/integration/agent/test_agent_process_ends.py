@@ -88,7 +88,7 @@ async def test_memory_that_ran_out_is_told_as_such(start_agent, code):
     agent.data(code)
     crash = await crash_of(agent)
     assert crash.kind is CrashKind.OUT_OF_MEMORY
-    assert crash.message == "the agent ran out of its 512 MiB of memory"
+    assert crash.message == "its limit is 512 MiB"
 
 
 async def test_a_blocked_event_loop_is_unresponsive(start_agent):

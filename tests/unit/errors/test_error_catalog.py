@@ -56,8 +56,8 @@ def test_every_code_tells_people_what_to_do(code: errors.SessionErrorCode) -> No
 PUBLIC = (
     "Bounds CATALOG Cause CodeInfo Crash CrashKind ENVELOPE_TYPE ErrorRecord ErrorScope ErrorSource "
     "HandlerFailure LOCAL_CODES REDACTED REMOTE_CODES Redactor SESSION_ERROR_CODES SessionErrorCode "
-    "SessionErrorEnvelope context_problem fit_envelope iso iso_from_epoch make_record parse_iso "
-    "truncate_context"
+    "SessionErrorEnvelope context_problem crash_words fit_envelope iso iso_from_epoch make_record "
+    "parse_iso truncate_context"
 )
 
 

@@ -306,21 +306,12 @@ class AgentChild:
             limit = self._spec.limits.memory_bytes // (1024 * 1024)
             return Crash(
                 kind=CrashKind.OUT_OF_MEMORY,
-                message=f"the agent ran out of its {limit} MiB of memory",
+                message=f"its limit is {limit} MiB",
                 exit_status=ended.exit_status,
                 signal=ended.signal,
                 last_log_lines=lines,
             )
+        # The sentence for these is the catalog's own: there is nothing to add to it.
         if ended.signal is not None:
-            return Crash(
-                kind=CrashKind.SIGNAL,
-                message=f"the agent's process was ended by signal {ended.signal}",
-                signal=ended.signal,
-                last_log_lines=lines,
-            )
-        return Crash(
-            kind=CrashKind.EXITED,
-            message=f"the agent's process exited with status {ended.exit_status}",
-            exit_status=ended.exit_status,
-            last_log_lines=lines,
-        )
+            return Crash(kind=CrashKind.SIGNAL, signal=ended.signal, last_log_lines=lines)
+        return Crash(kind=CrashKind.EXITED, exit_status=ended.exit_status, last_log_lines=lines)

@@ -14,6 +14,7 @@ from voicethere.core.bundle import Bundle, InvalidBundle, read_bundle
 from voicethere.core.clock import SystemClock
 from voicethere.core.ports import BundleReport, Clock, SandboxLimits, SandboxPort
 from voicethere.errors.causes import Crash
+from voicethere.errors.convert import crash_words
 from voicethere.errors.redact import Redactor
 from voicethere.roles.runner.agent_child import (
     AgentChild,
@@ -108,7 +109,7 @@ class SandboxBundleVerifier:
         if result is None:
             return BundleReport(problem="the verification was stopped", log_lines=lines)
         return BundleReport(
-            problem=redactor.text(result.message),
+            problem=redactor.text(result.message or crash_words(result)),
             stack=None if result.stack is None else redactor.text(result.stack),
             log_lines=lines,
         )
