@@ -6,6 +6,7 @@ import pytest
 
 from voicethere.errors.times import iso_from_epoch
 from voicethere.testing.queue import sample_error
+from voicethere.testing.scripted_runner import ScriptedRunner
 from voicethere.wire.control_channel import EndReason
 from voicethere.wire.queue import SessionEndedItem
 from voicethere.wire.relay import AssignSession, CancelSession, PeerJoinedRoom, PeerLeftRoom, SignalFromPeer
@@ -220,6 +221,94 @@ async def test_one_runners_loss_is_not_anothers(platform: Platform) -> None:
     await platform.errors(lost["session_id"])
     await living.offer(kept["session_id"], kept["room_id"], "client-1")
     assert (await peer.hear())["type"] == "offer"
+
+
+async def test_a_runner_whose_process_is_known_to_be_dead_gets_no_grace(platform: Platform) -> None:
+    await platform.deploy()
+    runner = await platform.runner()
+    credentials = await platform.hosted(runner)
+    session_id = credentials["session_id"]
+    peer = await platform.peer(credentials)
+    await peer.hear()
+    platform.service.runner_died(runner.runner_id)
+    # The end of its link is not read yet: what it had said before that may still come.
+    advance(platform, 0.25)
+    assert present(platform, session_id)
+    await runner.aclose()
+    await eventually(lambda: missing(platform, session_id))
+    advance(platform, 0.25)
+    assert (await peer.hear())["code"] == "RUNNER_INTERNAL"
+    await platform.errors(session_id)
+
+
+async def test_a_death_that_is_known_after_the_link_was_lost_ends_the_grace(platform: Platform) -> None:
+    await platform.deploy()
+    runner = await platform.runner()
+    credentials = await platform.hosted(runner)
+    peer = await platform.peer(credentials)
+    await peer.hear()
+    await runner.aclose()
+    await eventually(lambda: missing(platform, credentials["session_id"]))
+    platform.service.runner_died(runner.runner_id)
+    advance(platform, 0.25)
+    assert (await peer.hear())["code"] == "RUNNER_INTERNAL"
+    await platform.errors(credentials["session_id"])
+
+
+async def test_a_runner_that_is_linked_and_silent_is_cut_off(platform: Platform) -> None:
+    await platform.deploy()
+    runner = await platform.runner()
+    credentials = await platform.hosted(runner)
+    session_id = credentials["session_id"]
+    peer = await platform.peer(credentials)
+    await peer.hear()
+    advance(platform, 1.0)
+    await _beat(platform, runner)
+    for _ in range(4):
+        advance(platform, 1.0)
+    assert present(platform, session_id)
+
+    relay = platform.directory / "relay.sock"
+    relay.rename(relay.with_suffix(".away"))  # it hangs, and does not link itself again
+    advance(platform, 1.0)
+    await eventually(lambda: missing(platform, session_id))
+    advance(platform, 0.25)
+    assert (await peer.hear())["code"] == "RUNNER_INTERNAL"
+    (row,) = await platform.errors(session_id)
+    assert row.code == "RUNNER_INTERNAL"
+
+    relay.with_suffix(".away").rename(relay)
+    assert (await runner.heard(CancelSession)).session_id == session_id
+    await eventually(lambda: runner.runner_id in platform.service._runners)
+
+
+async def test_a_silent_runner_that_was_only_slow_keeps_its_sessions(platform: Platform) -> None:
+    await platform.deploy()
+    runner = await platform.runner()
+    credentials = await platform.hosted(runner)
+    session_id = credentials["session_id"]
+    for _ in range(6):
+        advance(platform, 1.0)
+    await eventually(lambda: runner.runner_id not in platform.service._runners)
+    await eventually(lambda: runner.runner_id in platform.service._runners)
+    advance(platform, 10.0)
+    assert present(platform, session_id)
+
+
+async def test_a_service_that_was_held_up_does_not_blame_its_runners(platform: Platform) -> None:
+    await platform.deploy()
+    runner = await platform.runner()
+    credentials = await platform.hosted(runner)
+    advance(platform, 0.25)
+    advance(platform, 60.0)
+    assert runner.runner_id in platform.service._runners
+    assert present(platform, credentials["session_id"])
+
+
+async def _beat(platform: Platform, runner: ScriptedRunner) -> None:
+    await runner.beat()
+    silences = platform.service._hosting._silences
+    await eventually(lambda: silences._silent[runner.runner_id] == 0.0)
 
 
 # ---------------------------------------------------------------------- the service restarts
