@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from voicethere.adapters.queue import EmbeddedErrorQueue
+from voicethere.adapters.queue.spool_file import DAMAGED_SUFFIX
 from voicethere.adapters.store import Store
 from voicethere.cli.doctor import attempts, machine, network, running, sandbox, shown, speech, storage
 from voicethere.cli.doctor.command import checks
@@ -379,6 +380,16 @@ async def test_what_is_there_is_looked_at_only(layout: DataLayout) -> None:
     again = EmbeddedErrorQueue(layout.queue)
     assert await again.depth() == 2
     await again.aclose()
+
+
+async def test_what_the_spool_could_not_read_is_named(layout: DataLayout) -> None:
+    layout.sessions_spool.mkdir(parents=True)
+    piece = layout.sessions_spool / f"1-2-3.spool{DAMAGED_SUFFIX}"
+    piece.write_text("half a record")
+    finding = await storage.queue(layout)
+    assert finding.level is Level.WARNING
+    assert str(piece) in finding.found
+    assert piece.exists()
 
 
 async def test_files_that_are_broken(layout: DataLayout) -> None:

@@ -15,11 +15,7 @@ from voicethere.cli.doctor.findings import Finding, failed, in_thread, ok, warni
 _OLDEST_PYTHON = (3, 11)
 _AGENT_BYTES = 512 * 1024 * 1024
 _MIB = 1024 * 1024
-_PLATFORM = (
-    "voicethere.cli.platform",
-    "voicethere.roles.runner.runner",
-    "voicethere.adapters.rtc.server_peer",
-)
+_PLATFORM = ("voicethere.cli.platform", "voicethere.cli.runner_role")
 """What `voicethere up` and its runner import."""
 
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+).*?extra\s*==\s*['\"](?P<extra>[\w-]+)['\"]")

@@ -141,7 +141,22 @@ async def queue(layout: DataLayout) -> Finding:
         finally:
             await real.aclose()
         found = f"{found}; {waiting} wait in {layout.queue.name} to be stored"
+    damaged = await in_thread(lambda: _damaged_pieces(layout))
+    if damaged:
+        return warning(
+            f"{found}; set aside as damaged: {', '.join(str(path) for path in damaged)}",
+            "These pieces of the local spool could not be read (a crash of the machine, a failing disk?): they "
+            "hold session errors as JSON. Look at them, and move them away.",
+        )
     return _slow_disk(found) if milliseconds > _SLOW_MILLISECONDS else ok(found)
+
+
+def _damaged_pieces(layout: DataLayout) -> list[Path]:
+    from voicethere.adapters.queue.spool_file import DAMAGED_SUFFIX
+
+    return [
+        path for spool in (layout.spool, layout.sessions_spool) for path in spool.glob(f"*{DAMAGED_SUFFIX}")
+    ]
 
 
 def _slow_disk(found: str) -> Finding:
