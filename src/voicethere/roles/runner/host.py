@@ -173,8 +173,8 @@ class SessionHost:
                 self._state, todo = step(self._state, self._events.popleft(), self._rules)
                 for effect in todo:
                     self._perform(effect)
-                if was_open and not self._state.phase.open:
-                    self._audio_over()
+                if was_open and not self._state.phase.open and self._listener is not None:
+                    self._listener.end()
         finally:
             self._stepping = False
 
@@ -231,6 +231,12 @@ class SessionHost:
         fitting = fit_envelope(envelope, self._envelope_limit())
         self._connections.send_control(encode_text(fitting), urgent=True)
 
+        async def heard() -> None:
+            if await self._connections.flush(self._settings.flush_seconds):
+                self._post(events.Heard(number=effect.number))
+
+        self._spawn(heard())
+
     def _envelope_limit(self) -> int:
         """What the settings allow, and never more than the client takes in one message."""
         limit = self._settings.bounds.envelope_bytes
@@ -263,10 +269,11 @@ class SessionHost:
 
     def _flush(self, effect: effects.Flush) -> None:
         async def flush() -> None:
+            acknowledged = False
             try:
-                await self._connections.flush(self._settings.flush_seconds)
+                acknowledged = await self._connections.flush(self._settings.flush_seconds)
             finally:
-                self._post(events.Flushed())
+                self._post(events.Flushed(acknowledged=acknowledged))
 
         self._spawn(flush())
 
@@ -502,17 +509,14 @@ class SessionHost:
         self._post(events.ClientSent(message=message))
 
     def _lost(self) -> None:
-        self._audio_over()
+        if self._listener is not None:
+            self._listener.audio_over()
         self._post(events.PeerLost())
 
     def _hear(self, pcm: bytes) -> None:
         # Before the agent is loaded nobody knows what to expect; a session that ends listens to nobody.
         if self._listener is not None and self._loaded and self._state.phase.open:
             self._listener.hear(pcm)
-
-    def _audio_over(self) -> None:
-        if self._listener is not None:
-            self._listener.audio_over()
 
     # ------------------------------------------------------------------ speech
 

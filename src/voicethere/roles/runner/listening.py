@@ -7,6 +7,7 @@ need not come):
     user_speaking_end · [user_stt_start] · user_stt_end · user_speech_final, user_stt_not_found or error
 
 `stt_stream_start` comes before the first audio of a connection, `stt_stream_end` when no more of it will.
+A session's end gives up what is not recognized by then.
 A recognizer that fails costs that utterance, nothing more. Without a recognizer there are the events of the
 voice itself and `barge_in`: an agent that does not listen can still be interrupted.
 
@@ -69,6 +70,7 @@ class Listener:
         self._agent_speaks = agent_speaks
         self._interrupt = interrupt
         self._streaming = False
+        self._ended = False
         self._utterance = _Utterance()
         self._speech_ms = 0
         self._over_agent_ms = 0
@@ -98,6 +100,13 @@ class Listener:
         for change in self._endpointer.flush():
             self._changed(change)
         self._stream_event(SpeechEventType.STT_STREAM_END)
+
+    def end(self) -> None:
+        """Nobody listens any more: as `audio_over`, but what is not recognized yet is given up."""
+        if self._worker is not None:
+            self._worker.cancel()
+        self._ended = True
+        self.audio_over()
 
     async def aclose(self) -> None:
         """Stop listening; an utterance that is being recognized is given up."""
@@ -143,7 +152,7 @@ class Listener:
     # ------------------------------------------------------------------ recognition
 
     def _recognize(self, utterance: _Utterance, pcm: bytes, *, whole: bool) -> None:
-        if self._recognizer is None:
+        if self._recognizer is None or self._ended:
             return
         try:
             self._work.put_nowait((utterance, pcm, whole))
