@@ -145,7 +145,7 @@ async def queue(layout: DataLayout) -> Finding:
     if damaged:
         return warning(
             f"{found}; set aside as damaged: {', '.join(str(path) for path in damaged)}",
-            "These pieces of the local spool could not be read (a crash of the machine, a failing disk?): they "
+            "These pieces of the local spool could not be read (a failing disk, perhaps): they "
             "hold session errors as JSON. Look at them, and move them away.",
         )
     return _slow_disk(found) if milliseconds > _SLOW_MILLISECONDS else ok(found)
