@@ -147,8 +147,10 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         follows="`error_hook` cannot run: its process is gone. The client gets the error within "
         "milliseconds of the process's end, with the project's `error_message` as its `message`; in modes "
         "with audio the same words are spoken, encoded when the session began. Then the session ends as "
-        "`agent_error`. An `agent_error` message of an older runner reaches the application as this code. "
-        "A crash that cannot be spoken adds a `RUNNER_INTERNAL` that is stored and not sent.",
+        "`agent_error`. Where `agent_crash_policy` is `restart_child` the error is `recoverable: true` "
+        "instead, and the session goes on with a new process: at most three times within 60 s, and never "
+        "after a load failure. A crash message that cannot be played adds a `RUNNER_INTERNAL`. An "
+        "`agent_error` message of an older runner reaches the application as this code.",
         details=(
             Detail(
                 "crash_kind",
@@ -199,6 +201,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         "the runner's process died, on the signaling socket; the session ends as `error`. Where an agent's "
         "error came before it (the crash message could not be played), it is stored only: a client hears "
         "of no error after the one that ended the session.",
+        note_on_recoverable="True where only the crash message of an agent that was started again could "
+        "not be played: the session goes on.",
         details=(
             _EXCEPTION_TYPE,
             Detail("runner_id", "the runner that is gone, where its process died"),
