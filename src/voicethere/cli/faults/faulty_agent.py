@@ -30,6 +30,9 @@ if FAULT == "slow_start":
     time.sleep(120)
 
 
+WRITING = []
+
+
 def mark(session_id):
     send_to_client(session_id, {"type": "fault", "at": time.time()})
 
@@ -166,7 +169,7 @@ async def gigabyte_logged(session_id):
         for _ in range(1024):
             sys.stdout.buffer.write(block)
 
-    await asyncio.to_thread(write)
+    WRITING.append(asyncio.create_task(asyncio.to_thread(write)))
 
 
 async def speak_long(session_id):
