@@ -6,11 +6,15 @@ No I/O. `Session` tells it what it hears and asks what follows.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 import msgspec
+from msgspec import UNSET
 
 from voicethere.client.interpret import SessionClosed
 from voicethere.errors.records import SessionErrorEnvelope
+
+_RECENT_ERRORS = 16
 
 
 class SessionEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +40,7 @@ class Ending:
         self.settled = asyncio.Event()
         """Set once nothing more can explain the end: something has, or nobody is left to."""
         self._error: SessionErrorEnvelope | None = None
+        self._recent: deque[SessionErrorEnvelope] = deque(maxlen=_RECENT_ERRORS)
         self._said: SessionClosed | None = None
 
     @property
@@ -45,12 +50,20 @@ class Ending:
 
     def heard_error(self, envelope: SessionErrorEnvelope) -> bool:
         """Whether the application is to be told of this error: not after the one that ends the session."""
-        if self._error is not None:
+        if self._error is not None or self._again(envelope):
             return False
         if not envelope.recoverable:
             self._error = envelope
             self.settled.set()
         return True
+
+    def _again(self, envelope: SessionErrorEnvelope) -> bool:
+        """Whether it was told before: after a loss a runner repeats what it cannot know to have arrived."""
+        if envelope.occurred_at is UNSET:
+            return False
+        again = envelope in self._recent
+        self._recent.append(envelope)
+        return again
 
     def heard_close(self, said: SessionClosed) -> bool:
         """Whether this is the first word that the session closes."""

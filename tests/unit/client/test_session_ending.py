@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from voicethere.client.ending import ConnectError, Ending, SessionEnd
 from voicethere.client.interpret import SessionClosed
 from voicethere.errors.records import SessionErrorEnvelope
@@ -43,3 +45,12 @@ def test_the_first_close_counts() -> None:
 def test_the_exception_speaks_the_errors_words() -> None:
     assert str(ConnectError(SessionEnd(reason="A", error=error("A")))) == "words"
     assert "agent_disconnected" in str(ConnectError(SessionEnd(reason="agent_disconnected")))
+
+
+def test_an_error_that_comes_again_after_a_loss_is_told_once() -> None:
+    ending = Ending()
+    first = SessionErrorEnvelope(
+        code="A", message="words", session_id="s1", recoverable=True, occurred_at="2026-06-19T12:00:00.000Z"
+    )
+    later = msgspec.structs.replace(first, occurred_at="2026-06-19T12:00:00.001Z")
+    assert [ending.heard_error(each) for each in (first, later, first)] == [True, True, False]

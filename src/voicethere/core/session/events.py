@@ -127,8 +127,16 @@ class CrashSpeechDone(Event, frozen=True, kw_only=True):
     failure: Cause | None = None
 
 
+class Heard(Event, frozen=True, kw_only=True):
+    """The client has acknowledged error number `number`."""
+
+    number: int
+
+
 class Flushed(Event, frozen=True, kw_only=True):
     """Everything on voice-control was acknowledged, or the time for that is over."""
+
+    acknowledged: bool = True
 
 
 class TornDown(Event, frozen=True, kw_only=True):

@@ -11,7 +11,9 @@ The rules (contract: control-channel.md, "How a session fails"; session-api.md; 
 - The first thing that ends a session wins. Exactly one error with `recoverable: false` is told to the client,
   and none after it; what fails later (crash speech, teardown) is recorded and not told.
 - An error is told at once where voice-control is open, and else as soon as it opens: a session whose agent
-  died before its client arrived waits for that client, within limits.
+  died before its client arrived waits for that client, within limits. What went into a connection that turns
+  out to be dead, and was not acknowledged, is told again on the next; for the error that ends the session
+  one such return is waited for.
 - An agent that crashes is started again where the rules say so, at most three times within 60 seconds: a
   restart takes one of three slots, whose timer gives it back. The crash is told as recoverable, and the
   session goes on: the new child gets `session_start` and what the client sent meanwhile. A bundle that
@@ -65,6 +67,7 @@ from voicethere.core.session.events import (
     Event,
     Flushed,
     HandlerFailed,
+    Heard,
     HelloReceived,
     IdleHookDone,
     PeerLost,
@@ -93,6 +96,7 @@ _SPEAKING: dict[SpeechEventType, tuple[str, bool]] = {
 }
 """Who speaks from, or until, which event: the idle countdown waits for both."""
 _RESTART_SLOTS = (Timer.RESTART_1, Timer.RESTART_2, Timer.RESTART_3)
+_CLOSING = frozenset({Phase.TEARING_DOWN, Phase.STORING})
 _CLEAN_ENDING = frozenset({Phase.DRAINING_SPEECH, Phase.ENDING_AGENT})
 
 
@@ -133,7 +137,20 @@ class _Step:
     def tell(self) -> None:
         if self.state.control_open:
             self.do(*(Tell(number=number) for number in self.state.untold))
-            self.change(untold=())
+            self.change(untold=(), unheard=(*self.state.unheard, *self.state.untold))
+
+    def unsay(self) -> None:
+        """Whatever the connection at hand has not brought to the client is yet to be told."""
+        self.change(untold=(*self.state.unheard, *self.state.untold), unheard=())
+
+    def forget_telling(self) -> None:
+        """Nobody is waited for: what was not heard stays unheard."""
+        self.change(untold=(), unheard=(), ending=None)
+
+    def wait_for_return(self) -> None:
+        """The error that ends the session went into a connection that was dead: a client may come for it."""
+        self.change(phase=Phase.FAILING, ending=None)
+        self.set_timer(Timer.REJOIN, self.rules.rejoin_seconds)
 
     # -- the ways on
 
@@ -165,6 +182,7 @@ class _Step:
         self.change(phase=Phase.FAILING, end_reason=reason, failed=True)
         self.cancel(*self.state.timers - {Timer.REJOIN})
         self.do(StopSpeech())
+        self.change(ending=self.state.records)
         self.record(code, cause, recoverable=False, tell=True)
         self.after_telling()
 
@@ -285,10 +303,16 @@ def _ending_failure(step: _Step, code: SessionErrorCode, cause: Cause, reason: E
 def _control_opened(step: _Step, event: ControlOpened) -> None:
     step.change(control_open=True)
     step.cancel(Timer.REJOIN)
+    if step.state.phase in _CLOSING:
+        return
+    step.unsay()
+    if step.state.phase is Phase.FLUSHING and step.state.ending in step.state.untold:
+        step.change(phase=Phase.FAILING, ending=None)
     if step.state.phase is Phase.FAILING:
         if step.state.untold:
             step.tell()
-            step.after_telling()
+            if Timer.CRASH_SPEECH not in step.state.timers:
+                step.after_telling()
         return
     step.tell()
     if step.state.phase is Phase.OPENING and not step.state.hello_over:
@@ -338,6 +362,7 @@ def _client_closed(step: _Step, event: ClientClosed) -> None:
         step.do(StopSpeech())
         step.end_cleanly(EndReason.CLIENT_CLOSE_SIGNAL)
     elif step.state.phase is Phase.FAILING:
+        step.forget_telling()
         step.flush()
 
 
@@ -356,13 +381,18 @@ def _speech_drained(step: _Step, event: SpeechDrained) -> None:
 
 
 def _peer_lost(step: _Step, event: PeerLost) -> None:
+    phase, never_sent = step.state.phase, step.state.untold
     step.change(control_open=False)
-    phase = step.state.phase
-    if phase.open or (phase is Phase.FAILING and step.state.untold):
+    step.unsay()
+    if phase.open or (phase is Phase.FAILING and never_sent):
         if Timer.REJOIN not in step.state.timers:
             step.set_timer(Timer.REJOIN, step.rules.rejoin_seconds)
+    elif phase in (Phase.FAILING, Phase.FLUSHING) and step.state.ending in step.state.untold:
+        step.cancel(Timer.CRASH_SPEECH)
+        step.wait_for_return()
     elif phase is Phase.FAILING:
         # Nobody is there to hear the rest of the crash message.
+        step.forget_telling()
         step.flush()
 
 
@@ -382,7 +412,7 @@ def _cancelled(step: _Step, event: Cancelled) -> None:
     if step.wants_more():
         step.end_cleanly(EndReason.CLIENT_DISCONNECTED)
     elif step.state.phase is Phase.FAILING and step.state.untold:
-        step.change(untold=())
+        step.forget_telling()
         step.flush()
 
 
@@ -391,7 +421,7 @@ def _shutting_down(step: _Step, event: ShuttingDown) -> None:
         step.do(StopSpeech(), SendClose(reason=EndReason.RUNNER_SHUTDOWN.value))
         step.end_cleanly(EndReason.RUNNER_SHUTDOWN)
     elif step.state.phase is Phase.FAILING:
-        step.change(untold=())
+        step.forget_telling()
         step.flush()
 
 
@@ -414,8 +444,18 @@ def _crash_message_failed(step: _Step, failure: Cause) -> None:
         step.record(SessionErrorCode.RUNNER_INTERNAL, failure, recoverable=not ending, tell=not ending)
 
 
+def _heard(step: _Step, event: Heard) -> None:
+    step.change(unheard=tuple(number for number in step.state.unheard if number != event.number))
+
+
 def _flushed(step: _Step, event: Flushed) -> None:
-    if step.state.phase is Phase.FLUSHING:
+    if step.state.phase is not Phase.FLUSHING:
+        return
+    if not event.acknowledged and step.state.ending in step.state.unheard:
+        step.change(control_open=False)
+        step.unsay()
+        step.wait_for_return()
+    else:
         step.change(phase=Phase.TEARING_DOWN)
         step.do(TearDown())
 
@@ -449,7 +489,7 @@ def _hello_over(step: _Step) -> None:
 
 
 def _nobody_to_tell(step: _Step) -> None:
-    step.change(untold=())
+    step.forget_telling()
     step.flush()
 
 
@@ -531,6 +571,7 @@ _EVENTS: dict[type[Event], Callable[[_Step, Any], None]] = {
     ShuttingDown: _shutting_down,
     CrashSpeechDone: _crash_speech_done,
     Flushed: _flushed,
+    Heard: _heard,
     TornDown: _torn_down,
     RecordsDurable: _records_durable,
     TimerFired: _timer_fired,

@@ -12,7 +12,10 @@ from voicethere.wire.control_channel import EndReason
 
 
 class Phase(enum.StrEnum):
-    """Where a session stands; it only ever moves down this list."""
+    """Where a session stands; it moves down this list.
+
+    The one way back, once: an ending error that nobody heard goes from *flushing* to *failing* again.
+    """
 
     OPENING = "opening"
     LIVE = "live"
@@ -51,7 +54,11 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionState(msgspec.Struct, frozen=True, kw_only=True):
-    """All that decides what comes next. `untold` are errors that the client has yet to hear of."""
+    """All that decides what comes next.
+
+    `untold` are errors that the client has yet to hear of; `unheard` were sent, but not acknowledged yet.
+    `ending` is the error that ends the session, until the session has once waited for a client to hear it.
+    """
 
     phase: Phase = Phase.OPENING
     agent_ready: bool = False
@@ -64,6 +71,8 @@ class SessionState(msgspec.Struct, frozen=True, kw_only=True):
     early: tuple[AgentInput, ...] = ()
     records: int = 0
     untold: tuple[int, ...] = ()
+    unheard: tuple[int, ...] = ()
+    ending: int | None = None
     speaking: frozenset[str] = frozenset()
     end_reason: EndReason | None = None
     failed: bool = False
