@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -84,6 +85,15 @@ class RunningAgent:
         self.child.send(
             ipc.SpeechEventMessage(session_id=session_id, event=SpeechEventType.USER_SPEECH_FINAL, text=text)
         )
+
+    def speech_event(self, event: str, text: str | None = None, session_id: str = "s1") -> None:
+        self.child.send(
+            ipc.SpeechEventMessage(session_id=session_id, event=SpeechEventType(event), text=text)
+        )
+
+    def sent(self) -> list[Any]:
+        """What the client was sent, as JSON."""
+        return [json.loads(message.payload) for message in self.of(ipc.SendToClient)]
 
     def data(self, raw: str, session_id: str = "s1") -> None:
         self.child.send(ipc.DataChannelMessage(session_id=session_id, raw=raw))

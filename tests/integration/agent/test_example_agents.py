@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from voicethere.cli.demo.phrases import CRASH_PHRASE, PHRASES
+from voicethere.roles.runner.agent_events import AgentError
 from voicethere.wire import ipc
 
 ROOT = Path(__file__).parents[3]
 ECHO = ROOT / "examples" / "echo_agent.py"
+BARISTA = ROOT / "examples" / "barista_agent.py"
 DEMO = ROOT / "src" / "voicethere" / "cli" / "demo" / "demo_agent.py"
 
 
@@ -44,3 +46,46 @@ async def test_the_demo_agent_knows_twenty_phrases_and_the_one_that_crashes(star
     await agent.start_session()
     agent.hear("please crash now")
     assert "Authorization: Bearer vth_demo_" in (await agent.failure()).message
+
+
+async def test_the_barista_is_brief_with_who_interrupts_it(start_agent):
+    agent = await start_agent(BARISTA.read_text())
+    await agent.start_session(customer_context={"name": "Ada"})
+    await agent.said("Hello Ada, what may it be?")
+    agent.hear("what do you have")
+    menu = await agent.event(ipc.Speak, lambda speak: "crown of foam" in speak.text)
+    agent.child.send(ipc.SpeechDone(session_id="s1", speech_id=menu.speech_id, interrupted=True))
+    agent.speech_event("barge_in")
+    agent.hear("one latte please")
+    await agent.said("latte")
+    assert agent.sent()[-2:] == [
+        {"type": "menu", "items": {"espresso": 2.5, "cappuccino": 3.5, "latte": 4.0}},
+        {"type": "order", "items": ["latte"]},
+    ]
+    agent.hear("what do you have")
+    await agent.said("Espresso, cappuccino, latte.")
+
+
+async def test_the_barista_serves_who_listens(start_agent):
+    agent = await start_agent(BARISTA.read_text())
+    await agent.start_session()
+    await agent.said("Hello, what may it be?")
+    for _ in range(2):
+        agent.speech_event("user_stt_not_found")
+    await agent.said("Pardon?")
+    await agent.said("You may say: Espresso, cappuccino, latte.")
+    agent.speech_event("user_speech_partial", "one")
+    agent.hear("one espresso please")
+    await agent.said("One espresso, with pleasure. Anything else?")
+    agent.hear("thank you")
+    goodbye = await agent.said("That is 2.50 dollars. See you soon!")
+    agent.child.send(ipc.SpeechDone(session_id="s1", speech_id=goodbye.speech_id, interrupted=False))
+    assert (await agent.event(ipc.DisconnectClient)).reason == "served"
+    assert {"type": "caption", "text": "one"} in agent.sent()
+    agent.child.send(ipc.IdleTimeout(session_id="s1", idle_timeout_seconds=30, grace_seconds=30))
+    asked = await agent.said("Are you still there? I will close now. Call again!")
+    assert not agent.of(ipc.IdleTimeoutDone)
+    agent.child.send(ipc.SpeechDone(session_id="s1", speech_id=asked.speech_id, interrupted=False))
+    await agent.event(ipc.IdleTimeoutDone)
+    await agent.end_session()
+    assert agent.of(AgentError) == []
