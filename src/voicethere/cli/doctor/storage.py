@@ -172,7 +172,7 @@ def _look_at_database(path: Path) -> str | None:
             found.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
         return f"!{path} cannot be read: {error}"
-    return f"{path.name} has {path.stat().st_size // _MIB:,} MiB"
+    return f"{path.name} has {path.stat().st_size // 1024:,} KiB"
 
 
 def _journal_mode(path: Path) -> str:
