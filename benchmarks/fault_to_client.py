@@ -316,7 +316,7 @@ def main() -> int:
         shown = [f"{ratio:.1f}" for ratio in ratios.get(name, {}).values()]
         table.add_row(label, f"{row['p50']:.2f}", f"{row['p99']:.2f}", f"{row['count']:.0f}", *shown)
     table.caption = f"The last two columns: p50 by the floors' p50. The aim: at most {AIM:g}."
-    Console().print(table)
+    Console(width=100).print(table)
     return 0
 
 
