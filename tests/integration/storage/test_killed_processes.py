@@ -26,7 +26,9 @@ def acknowledged_until_killed(child: subprocess.Popen[str], after: int) -> list[
     assert child.stdout is not None
     said = [child.stdout.readline().strip() for _ in range(after)]
     child.kill()
-    rest, _ = child.communicate(timeout=30)
+    # Not `communicate`: it would lose what `readline` has buffered already.
+    rest = child.stdout.read()
+    child.wait(timeout=30)
     # The last line may be half an id: only whole lines count.
     return said + [line.strip() for line in rest.splitlines(keepends=True) if line.endswith("\n")]
 
