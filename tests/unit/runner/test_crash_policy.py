@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.runner.hosted_call import HostedCall
 from tests.unit.runner.scripted_children import ScriptedSandbox
-from voicethere.core.session.machine import MAX_EARLY_INPUTS
+from voicethere.core.session.early import MAX_EARLY_INPUTS, MAX_EARLY_SIZE
 from voicethere.testing.virtual_time import in_virtual_time
 from voicethere.wire import ipc
 from voicethere.wire.session_api import Mode
@@ -138,3 +138,18 @@ async def test_what_comes_while_the_agent_starts_again_is_handed_over_in_order()
         await asyncio.sleep(6)
         given = [message.raw for message in call.child.of(ipc.DataChannelMessage)]
         assert given == texts[:MAX_EARLY_INPUTS]
+        assert len(call.told("message_refused")) == len(texts) - MAX_EARLY_INPUTS
+
+
+@in_virtual_time
+async def test_what_waits_for_an_agent_is_bounded_by_its_size_too() -> None:
+    async with HostedCall(Mode.DATA, agent_crash_policy=RESTART) as call:
+        call.sandbox.seconds = 5.0
+        call.child.die()
+        await call.moment("session_error")
+        for _ in range(20):
+            call.client.events.sync(bytes(256 * 1024))
+        await asyncio.sleep(6)
+        given = call.child.of(ipc.DataChannelBinary)
+        assert sum(len(message.data) for message in given) == MAX_EARLY_SIZE
+        assert len(call.told("message_refused")) == 20 - len(given)

@@ -28,6 +28,12 @@ class ToAgent(Effect, frozen=True, kw_only=True):
     message: AgentInput
 
 
+class RefuseInput(Effect, frozen=True, kw_only=True):
+    """Say that a message was dropped: too much waits for an agent that is not there yet."""
+
+    message: AgentInput
+
+
 class RunIdleHook(Effect, frozen=True, kw_only=True):
     """Send `idle_timeout` to the agent."""
 

@@ -32,6 +32,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from voicethere.core.session.early import fits
 from voicethere.core.session.effects import (
     AwaitRecords,
     CancelTimer,
@@ -41,6 +42,7 @@ from voicethere.core.session.effects import (
     Flush,
     QueueEnd,
     Record,
+    RefuseInput,
     RestartAgent,
     RunIdleHook,
     SendClose,
@@ -84,9 +86,6 @@ from voicethere.errors.causes import Cause, Crash, CrashKind
 from voicethere.errors.codes import SessionErrorCode
 from voicethere.wire.control_channel import EndReason, SpeechEventType
 from voicethere.wire.ipc import SpeechEventMessage
-
-MAX_EARLY_INPUTS = 256
-
 
 _SPEAKING: dict[SpeechEventType, tuple[str, bool]] = {
     SpeechEventType.USER_SPEAKING_START: ("user", True),
@@ -333,8 +332,10 @@ def _client_sent(step: _Step, event: ClientSent) -> None:
         return
     if step.state.agent_has_session:
         step.do(ToAgent(message=event.message))
-    elif len(step.state.early) < MAX_EARLY_INPUTS:
+    elif fits(step.state.early, event.message):
         step.change(early=(*step.state.early, event.message))
+    else:
+        step.do(RefuseInput(message=event.message))
     if isinstance(event.message, SpeechEventMessage):
         _speech(step, event.message.event)
     else:

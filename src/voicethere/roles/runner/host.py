@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from voicethere.core.ports import Clock, ErrorQueuePort, SpeechProviderError, SpeechSuite
-from voicethere.core.session import AgentInput, Event, Rules, SessionState, effects, events, step
+from voicethere.core.session import AgentInput, Event, SessionState, effects, events, step
 from voicethere.errors import Cause, Crash, ErrorRecord, HandlerFailure, Redactor, fit_envelope
 from voicethere.errors.times import iso_from_epoch, parse_iso
 from voicethere.roles.runner.agent_events import AgentError, AgentEvent, ChildGone, LogLine
@@ -25,6 +25,7 @@ from voicethere.roles.runner.connections import ClientConnections, ConnectionEve
 from voicethere.roles.runner.crash_speech import CrashSpeech
 from voicethere.roles.runner.listening import Listener
 from voicethere.roles.runner.reporter import Reporter
+from voicethere.roles.runner.session_rules import rules_of
 from voicethere.roles.runner.settings import RunnerSettings
 from voicethere.roles.runner.speaking import Speaker, SpeakerEvents
 from voicethere.roles.runner.timers import Timers
@@ -42,7 +43,6 @@ from voicethere.wire.control_channel import (
     runner_message_type,
 )
 from voicethere.wire.relay import AssignSession, RoomClosed, SignalToPeer, TokenIssued, TokenWanted, ToService
-from voicethere.wire.settings import AgentCrashPolicy
 from voicethere.wire.tagged import encode_text
 
 _log = structlog.get_logger(__name__)
@@ -75,7 +75,7 @@ class SessionHost:
         self._parts = parts
         self._settings = settings
         self._redactor = Redactor(agent.secrets.values())
-        self._rules = _rules(assignment, settings)
+        self._rules = rules_of(assignment, settings)
         self._state = SessionState(customer_context=assignment.customer_context)
         self._events: deque[Event] = deque()
         self._stepping = False
@@ -203,6 +203,12 @@ class SessionHost:
     def _to_agent(self, effect: effects.ToAgent) -> None:
         if self._child is not None:
             self._child.send(effect.message)
+
+    def _refuse_input(self, effect: effects.RefuseInput) -> None:
+        kind = type(effect.message).__name__
+        _log.warning("message_dropped", session_id=self.session_id, kind=kind)
+        if not isinstance(effect.message, ipc.SpeechEventMessage):
+            self._send(MessageRefused(reason="the agent is not there yet, and too much waits for it already"))
 
     def _run_idle_hook(self, effect: effects.RunIdleHook) -> None:
         if self._child is not None:
@@ -582,27 +588,10 @@ def _retrieve(task: asyncio.Task[None]) -> BaseException | None:
     return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
-def _rules(assignment: AssignSession, settings: RunnerSettings) -> Rules:
-    wanted = assignment.agent.settings
-    audio = assignment.agent.mode.has_audio
-    idle = wanted.idle_timeout_seconds if audio else wanted.data_only_idle_timeout_seconds
-    return Rules(
-        has_audio=audio,
-        crash_speech=bool(wanted.error_message.strip()),
-        restart_child=assignment.agent.agent_crash_policy is AgentCrashPolicy.RESTART_CHILD,
-        idle_seconds=float(idle) if wanted.idle_timeout_enabled else None,
-        idle_on_voice=wanted.idle_timeout_voice_activity,
-        idle_on_messages=wanted.idle_timeout_dc_inbound,
-        hello_seconds=settings.hello_seconds,
-        tell_seconds=settings.tell_seconds,
-        rejoin_seconds=settings.rejoin_seconds,
-        idle_grace_seconds=settings.idle_grace_seconds,
-    )
-
-
 _PERFORM: dict[type[effects.Effect], Callable[[SessionHost, Any], None]] = {
     effects.StartSession: SessionHost._start_session,
     effects.ToAgent: SessionHost._to_agent,
+    effects.RefuseInput: SessionHost._refuse_input,
     effects.RunIdleHook: SessionHost._run_idle_hook,
     effects.EndAgentSession: SessionHost._end_agent_session,
     effects.Record: SessionHost._record,

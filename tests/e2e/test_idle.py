@@ -1,0 +1,69 @@
+"""A session in which nothing happens for the shortest limit there is, in voice and in data, for real."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.e2e.waiting import eventually
+from voicethere.client import BufferSink, PcmQueue, SessionErrorEnvelope, connect_session, start_session
+from voicethere.testing.platform_process import Operator, RunningPlatform
+
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+
+LIMIT = 30
+POLITE = b"""
+from voicethere.agent import define_agent, send_to_client, speak
+
+async def on_idle_timeout(ctx):
+    send_to_client(ctx.session_id, {"type": "idle", "seconds": ctx.idle_timeout_seconds})
+    await speak(ctx.session_id, "Good bye!")
+
+define_agent(on_idle_timeout=on_idle_timeout, commands=["hello"])
+"""
+
+
+async def test_an_idle_session_ends_with_its_reason(platform: RunningPlatform, operator: Operator) -> None:
+    await asyncio.gather(*(idle_away(platform, operator, mode) for mode in ("voice", "data")))
+
+
+async def idle_away(platform: RunningPlatform, operator: Operator, mode: str) -> None:
+    deployed = await operator.deploy(
+        POLITE,
+        name=f"idle {mode}",
+        mode=mode,
+        session_settings={"idle_timeout_seconds": LIMIT, "data_only_idle_timeout_seconds": LIMIT},
+    )
+    started = await start_session(platform.base_url, deployed.project_id, api_key=deployed.client_key)
+    assert started.credentials is not None, started
+    errors: list[SessionErrorEnvelope] = []
+    messages: list[object] = []
+    speaker = BufferSink()
+    audio = started.credentials.mode.has_audio
+    async with connect_session(
+        started.credentials,
+        on_session_error=errors.append,
+        on_control_message=messages.append,
+        microphone=PcmQueue(16_000) if audio else None,
+        speaker=speaker if audio else None,
+    ) as session:
+        connected = time.monotonic()
+        async with asyncio.timeout(2 * LIMIT):
+            await session.closed
+        # Not before its time; how long after is a machine's, not a test's, to say.
+        assert time.monotonic() - connected >= LIMIT - 1
+        session_id = session.session_id
+    assert [(error.code, error.recoverable) for error in errors] == [("SESSION_IDLE_TIMEOUT", False)]
+    assert {"type": "idle", "seconds": LIMIT} in messages
+    if audio:
+        assert speaker.sound_seconds_since() > 0.2  # it said good bye
+    rows = await operator.errors(deployed.project_id, session_id)
+    assert [row["code"] for row in rows] == ["SESSION_IDLE_TIMEOUT"]
+
+    async def row() -> dict[str, object]:
+        return await operator.session(deployed.project_id, session_id)
+
+    ended = await eventually("the session's end", row, lambda shown: shown.get("end_reason") is not None)
+    assert ended["end_reason"] == "idle_timeout"
