@@ -4,39 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import selectors
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from voicethere.client.rejoining import LAST_TRY_SECONDS, REJOIN_DELAYS_SECONDS, RejoinFailed, quiet_delays
 from voicethere.client.rejoining import rejoin as rejoin_session
-
-
-class _NoWaiting(selectors.SelectSelector):
-    """Instead of waiting, time jumps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        assert timeout is not None, "nothing would ever happen"
-        self.now += timeout
-        return super().select(0)
-
-
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.selector = _NoWaiting()
-        super().__init__(self.selector)
-
-    def time(self) -> float:
-        return self.selector.now
-
-
-def in_virtual_time(work: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(work)
+from voicethere.testing.virtual_time import in_virtual_time
 
 
 def tries(attempt: Callable[[int], Awaitable[None]], **options: Any) -> tuple[list[float], float, str | None]:
@@ -47,11 +20,12 @@ def tries(attempt: Callable[[int], Awaitable[None]], **options: Any) -> tuple[li
         began.append(round(asyncio.get_running_loop().time(), 3))
         await attempt(len(began))
 
+    @in_virtual_time
     async def run() -> tuple[list[float], float, str | None]:
         outcome = await rejoin_session(once, **({"delays": REJOIN_DELAYS_SECONDS} | options))
         return began, round(asyncio.get_running_loop().time(), 3), outcome
 
-    return in_virtual_time(run())  # type: ignore[no-any-return]
+    return run()
 
 
 async def refused(number: int) -> None:
