@@ -19,10 +19,10 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.agents import ECHO
-from tests.e2e.roles_apart import RolesApart, roles_apart
 from tests.e2e.waiting import eventually, eventually_true
 from voicethere.client import Session, SessionErrorEnvelope, connect_session, start_session
 from voicethere.testing.platform_process import Deployed, Operator, RunningPlatform
+from voicethere.testing.roles_apart import RolesApart, roles_apart
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 

@@ -81,6 +81,7 @@ def up(
     )
     try:
         changed(RunnerSettings(runner_id="checked"), runner_changes)
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         (data_dir / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
         configure_logs(level=log_level, file=data_dir / "logs" / "platform.log")
         problem = asyncio.run(_serve(settings, as_json))

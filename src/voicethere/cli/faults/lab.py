@@ -25,6 +25,7 @@ from voicethere.client import (
 )
 from voicethere.core.ports import Synthesizer
 from voicethere.testing.platform_process import Deployed, Operator, PlatformFailed, RunningPlatform
+from voicethere.testing.roles_apart import RolesApart
 
 CRASH_MESSAGE = "Sorry, something broke."
 RUNNER_SETTINGS = {
@@ -49,10 +50,18 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
     operator: Operator
     deployed: Mapping[str, Deployed]
     voice: Synthesizer
+    control_url: str
+    roles: RolesApart | None = None
 
     @classmethod
-    async def set_up(cls, platform: RunningPlatform, operator: Operator, voice: Synthesizer) -> Lab:
-        """Deploy the faulty agent in every way that is needed."""
+    async def set_up(
+        cls,
+        platform: RunningPlatform,
+        operator: Operator,
+        voice: Synthesizer,
+        roles: RolesApart | None = None,
+    ) -> Lab:
+        """Deploy the faulty agent in every way that is needed; `roles` where they are processes of their own."""
         bundle = resources.files("voicethere.cli.faults").joinpath("faulty_agent.py").read_bytes()
         deployed = {}
         for mode in ("voice", "data"):
@@ -62,7 +71,15 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
                 deployed[name] = await operator.deploy(
                     bundle, name=name, mode=mode, session_settings=settings
                 )
-        return cls(platform=platform, operator=operator, deployed=deployed, voice=voice)
+        control_url = platform.base_url if roles is None else roles.control_plane.base_url
+        return cls(
+            platform=platform,
+            operator=operator,
+            deployed=deployed,
+            voice=voice,
+            control_url=control_url,
+            roles=roles,
+        )
 
     async def speech(self, text: str) -> bytes:
         """`text` as a microphone hears it."""
@@ -251,7 +268,7 @@ class Trial:
             "--json",
             env={
                 "VOICETHERE_API_KEY": self.lab.platform.api_key,
-                "VOICETHERE_API_BASE": self.lab.platform.base_url,
+                "VOICETHERE_API_BASE": self.lab.control_url,
                 "HOME": self.lab.platform.data_dir,
                 "PATH": "",
             },

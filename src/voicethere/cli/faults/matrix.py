@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -20,23 +21,28 @@ from voicethere.cli.faults.lab import RUNNER_SETTINGS, Bystander, Lab, Trial
 from voicethere.cli.faults.observed import Observed, differences
 from voicethere.core.ports import Synthesizer
 from voicethere.testing.platform_process import Operator, PlatformFailed, fresh_platform
+from voicethere.testing.roles_apart import RolesApart, roles_apart
 
 AT_ONCE = 4
 WAITING_AT_ONCE = 24
+PLATFORMS_AT_ONCE = 2
 
 Inject = Callable[[Trial], Awaitable[None]]
+Cell = tuple[str, str, Expected]
+"""`(fault, mode, what it must give)`."""
 
 
 class Injection(msgspec.Struct, frozen=True, kw_only=True):
     """How a fault is brought about.
 
-    `mostly_waits`: it costs time, not work. `alone`: it touches what sessions share, so it has a platform of
-    its own. `end_awaited`: whether the session's end is waited for.
+    `mostly_waits`: it costs time, not work. `platform`: `shared` with others; `alone`, because it touches
+    what sessions share; `apart`, with every role a process of its own; `apart` `without runner`.
+    `end_awaited`: whether the session's end is waited for.
     """
 
     inject: Inject
     mostly_waits: bool = False
-    alone: bool = False
+    platform: Literal["shared", "alone", "apart", "without runner"] = "shared"
     end_awaited: bool = True
 
 
@@ -45,8 +51,8 @@ INJECTIONS: dict[str, Injection] = {
     **{name: Injection(inject=agent_fault) for name in ("raise_in_binary", "raise_in_session_end")},
     **{name: Injection(inject=agent_fault, mostly_waits=True) for name in BY_WAITING},
     "loop_in_plain_code": Injection(inject=agent_fault, mostly_waits=True),
-    "speech_synthesis_dies": Injection(inject=connection_faults.speech_synthesis_dies, alone=True),
-    "speech_recognition_dies": Injection(inject=connection_faults.speech_recognition_dies, alone=True),
+    "speech_synthesis_dies": Injection(inject=connection_faults.speech_synthesis_dies, platform="alone"),
+    "speech_recognition_dies": Injection(inject=connection_faults.speech_recognition_dies, platform="alone"),
     "peer_vanishes": Injection(inject=connection_faults.peer_vanishes, mostly_waits=True),
     "ice_never_connects": Injection(inject=connection_faults.ice_never_connects, mostly_waits=True),
     "signaling_drops": Injection(inject=connection_faults.signaling_drops),
@@ -55,12 +61,14 @@ INJECTIONS: dict[str, Injection] = {
     "bad_key": Injection(inject=connection_faults.bad_key, end_awaited=False),
     "http_500": Injection(inject=connection_faults.http_500, end_awaited=False),
     "provisioning_timeout": Injection(
-        inject=connection_faults.provisioning_timeout, alone=True, end_awaited=False
+        inject=connection_faults.provisioning_timeout, platform="alone", end_awaited=False
     ),
-    "database_locked": Injection(inject=platform_faults.database_locked, alone=True),
-    "queue_locked": Injection(inject=platform_faults.queue_locked, alone=True),
-    "disk_full": Injection(inject=platform_faults.disk_full, alone=True),
-    "runner_killed": Injection(inject=platform_faults.runner_killed, alone=True),
+    "database_locked": Injection(inject=platform_faults.database_locked, platform="alone"),
+    "queue_locked": Injection(inject=platform_faults.queue_locked, platform="alone"),
+    "disk_full": Injection(inject=platform_faults.disk_full, platform="alone"),
+    "runner_killed": Injection(inject=platform_faults.runner_killed, platform="alone"),
+    "service_restarted": Injection(inject=platform_faults.service_restarted, platform="apart"),
+    "no_runner": Injection(inject=platform_faults.no_runner, platform="without runner", end_awaited=False),
 }
 
 
@@ -79,7 +87,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         return not self.wrong
 
 
-def chosen(names: Sequence[str]) -> list[tuple[str, str, Expected]]:
+def chosen(names: Sequence[str]) -> list[Cell]:
     """`(fault, mode, expected)` of the named faults, or of all.
 
     Raises:
@@ -107,26 +115,18 @@ class Matrix:
         self._progress = progress
         self._busy = asyncio.Semaphore(AT_ONCE)
         self._idle = asyncio.Semaphore(WAITING_AT_ONCE)
+        self._platforms = asyncio.Semaphore(PLATFORMS_AT_ONCE)
 
-    async def run(self, cells: Iterable[tuple[str, str, Expected]]) -> list[Case]:
+    async def run(self, cells: Iterable[Cell]) -> list[Case]:
         """What came of each cell, in the given order."""
         cells = list(cells)
         observed: dict[tuple[str, str], list[Observed]] = {(name, mode): [] for name, mode, _ in cells}
-        shared = [cell for cell in cells if not INJECTIONS[cell[0]].alone]
-        alone = [cell for cell in cells if INJECTIONS[cell[0]].alone]
-        if shared:
-            async with self._lab() as lab, Bystander(lab).present() as bystander:
-                await asyncio.gather(
-                    *(
-                        self._one(lab, bystander, cell, observed[cell[0], cell[1]])
-                        for _ in range(self._repeat)
-                        for cell in shared
-                    )
-                )
-        for _ in range(self._repeat):
-            for cell in alone:
-                async with self._lab() as lab, Bystander(lab).present() as bystander:
-                    await self._one(lab, bystander, cell, observed[cell[0], cell[1]])
+        shared = [cell for cell in cells if INJECTIONS[cell[0]].platform == "shared"]
+        alone = [cell for cell in cells if cell not in shared]
+        await asyncio.gather(
+            self._together(shared, observed),
+            *(self._alone(cell, observed) for _ in range(self._repeat) for cell in alone),
+        )
         return [
             Case(
                 fault=name,
@@ -144,22 +144,57 @@ class Matrix:
             for name, mode, expected in cells
         ]
 
-    @contextlib.asynccontextmanager
-    async def _lab(self) -> AsyncIterator[Lab]:
-        options = [f"--runner-set={name}={value}" for name, value in RUNNER_SETTINGS.items()]
-        async with fresh_platform([*options, "--capacity=256"]) as platform, Operator(platform) as operator:
-            yield await Lab.set_up(platform, operator, self._voice)
-
-    async def _one(
-        self, lab: Lab, bystander: Bystander, cell: tuple[str, str, Expected], into: list[Observed]
+    async def _together(
+        self, cells: Sequence[Cell], observed: Mapping[tuple[str, str], list[Observed]]
     ) -> None:
+        if not cells:
+            return
+        async with self._lab("shared") as (lab, bystander):
+            await asyncio.gather(
+                *(
+                    self._one(lab, bystander, cell, observed[cell[0], cell[1]])
+                    for _ in range(self._repeat)
+                    for cell in cells
+                )
+            )
+
+    async def _alone(self, cell: Cell, observed: Mapping[tuple[str, str], list[Observed]]) -> None:
+        async with self._platforms, self._lab(INJECTIONS[cell[0]].platform) as (lab, bystander):
+            await self._one(lab, bystander, cell, observed[cell[0], cell[1]])
+
+    @contextlib.asynccontextmanager
+    async def _lab(self, platform: str) -> AsyncIterator[tuple[Lab, Bystander | None]]:
+        """A laboratory on a platform of that kind, and a bystander where there is a runner to host one."""
+        async with contextlib.AsyncExitStack() as stack:
+            settings = [f"{name}={value}" for name, value in RUNNER_SETTINGS.items()]
+            roles: RolesApart | None = None
+            if platform in ("shared", "alone"):
+                options = [f"--runner-set={setting}" for setting in settings]
+                running = await stack.enter_async_context(fresh_platform([*options, "--capacity=256"]))
+                control = running
+            else:
+                roles = await stack.enter_async_context(
+                    roles_apart(
+                        with_runner=platform == "apart",
+                        runner_options=[f"--set={setting}" for setting in settings],
+                    )
+                )
+                running, control = roles.session_service, roles.control_plane
+            operator = await stack.enter_async_context(Operator(control))
+            lab = await Lab.set_up(running, operator, self._voice, roles)
+            bystander = None
+            if platform != "without runner":
+                bystander = await stack.enter_async_context(Bystander(lab).present())
+            yield lab, bystander
+
+    async def _one(self, lab: Lab, bystander: Bystander | None, cell: Cell, into: list[Observed]) -> None:
         name, mode, expected = cell
         injection = INJECTIONS[name]
         async with self._idle if injection.mostly_waits else self._busy:
             trial = Trial(lab, name, mode)
             try:
                 await injection.inject(trial)
-                disturbed = await bystander.disturbed()
+                disturbed = bystander is not None and await bystander.disturbed()
                 seen = await trial.observe(disturbed=disturbed, wait_for_end=injection.end_awaited)
             except (DidNotHappen, PlatformFailed, TimeoutError, OSError) as problem:
                 seen = Observed(problem=f"{type(problem).__name__}: {problem}")

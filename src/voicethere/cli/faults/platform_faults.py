@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -71,6 +72,24 @@ async def runner_killed(trial: Trial) -> None:
         trial.mark()
         psutil.Process(trial.lab.platform.runner_pid).kill()
         await trial.outcome(session)
+
+
+async def service_restarted(trial: Trial) -> None:
+    """The session service is killed and started again in the middle of a session; then the agent fails."""
+    roles = trial.lab.roles
+    assert roles is not None
+    port = roles.session_service.base_url.rpartition(":")[2]
+    async with _talking(trial) as session:
+        await roles.sessions.end(signal.SIGKILL)
+        await roles.sessions.start(f"--port={port}")
+        await trial.shows_life(session)
+        await _agent_fails(trial, session)
+
+
+async def no_runner(trial: Trial) -> None:
+    """A session service to which no runner is linked."""
+    trial.mark()
+    await trial.start()
 
 
 @contextlib.contextmanager
