@@ -61,7 +61,7 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
         voice: Synthesizer,
         roles: RolesApart | None = None,
     ) -> Lab:
-        """Deploy the faulty agent in every way that is needed; `roles` where they are processes of their own."""
+        """Deploy the faulty agent in every way that is needed; `roles` where they run apart."""
         bundle = resources.files("voicethere.cli.faults").joinpath("faulty_agent.py").read_bytes()
         deployed = {}
         for mode in ("voice", "data"):
