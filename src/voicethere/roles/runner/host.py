@@ -25,6 +25,7 @@ from voicethere.roles.runner.connections import ClientConnections, ConnectionEve
 from voicethere.roles.runner.crash_speech import CrashSpeech
 from voicethere.roles.runner.listening import Listener
 from voicethere.roles.runner.reporter import Reporter
+from voicethere.roles.runner.session_environment import environment_of
 from voicethere.roles.runner.session_rules import rules_of
 from voicethere.roles.runner.settings import RunnerSettings
 from voicethere.roles.runner.speaking import Speaker, SpeakerEvents
@@ -545,21 +546,7 @@ class SessionHost:
     # ------------------------------------------------------------------ small things
 
     def _environment(self, context: dict[str, Any] | None) -> dict[str, str]:
-        settings = self._agent.settings
-        idle = self._rules.idle_seconds
-        environment = {**self._agent.environment, **self._agent.secrets}
-        environment.update(
-            {
-                ipc.ENV_SESSION_ID: self.session_id,
-                ipc.ENV_PROJECT_ID: self._agent.project_id,
-                ipc.ENV_BUILD_ID: self._agent.build_id,
-                ipc.ENV_IDLE_TIMEOUT_SEC: "0" if idle is None else f"{idle:g}",
-                ipc.ENV_CRASH_TTS_MESSAGE: settings.error_message,
-            }
-        )
-        if context is not None:
-            environment[ipc.ENV_CUSTOMER_CONTEXT] = msgspec.json.encode(context).decode()
-        return environment
+        return environment_of(self._agent, self.session_id, self._rules.idle_seconds, context)
 
     def _signal(self, peer_id: str, text: str) -> None:
         self._parts.send(SignalToPeer(session_id=self.session_id, peer_id=peer_id, message=text))
