@@ -50,7 +50,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class LoopClock:
-    """Implements `voicethere.core.ports.Clock` on the running loop's time, which begins on 2026-06-19, 12:00."""
+    """Implements `voicethere.core.ports.Clock` on the running loop's time, from 2026-06-19, 12:00."""
 
     def now(self) -> float:
         """Seconds since the epoch."""

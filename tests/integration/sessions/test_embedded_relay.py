@@ -1,5 +1,5 @@
 """The embedded relay as a socket: its file, its path, hostile and slow sides."""
-# ruff: noqa: ASYNC240 - a test may wait for its own little files
+
 
 from __future__ import annotations
 

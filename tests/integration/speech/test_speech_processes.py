@@ -116,7 +116,7 @@ async def test_it_sees_nothing_of_the_runners_secrets(monkeypatch: pytest.Monkey
     monkeypatch.setenv("DATABASE_PASSWORD", "hunter2")
     worker = await SpeechWorker.start("the synthesizer", SYNTHESIZER, timeout_seconds=20)
     try:
-        environment = Path(f"/proc/{worker.pid}/environ").read_bytes()  # noqa: ASYNC240
+        environment = Path(f"/proc/{worker.pid}/environ").read_bytes()
         assert b"hunter2" not in environment
     finally:
         await worker.aclose()
