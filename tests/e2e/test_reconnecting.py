@@ -249,7 +249,7 @@ async def test_a_session_that_is_over_is_not_rejoined(
     person = Person()
     credentials = await credentials_of(platform, data)
     async with person.session(credentials) as session:
-        session._delays = (GRACE_SECONDS + 3.0,)
+        session._recovery._delays = (GRACE_SECONDS + 3.0,)
         drop_socket(session)
         await break_peer(session)
         row = await ended(operator, data, credentials)

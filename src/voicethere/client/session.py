@@ -1,7 +1,7 @@
 """One session, as an application sees it: connect, talk, hear of every failure once, end.
 
-What a message means is decided in `interpret`, how the runner is reached in `link`, when to try again in
-`rejoining`; here is what follows from it for the session.
+What a message means is decided in `interpret`, how the runner is reached in `link`, how it is reached again
+in `recovery`; here is what follows from it for the session.
 
 A session's states are connecting → connected ⇄ reconnecting → ended; `_finish` is the only way to the last
 one. A connection that is lost once it was there is made again, unless somebody said that the session is over.
@@ -10,7 +10,6 @@ one. A connection that is lost once it was there is made again, unless somebody 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import logging
 from collections import deque
@@ -37,7 +36,7 @@ from voicethere.client.interpret import (
 )
 from voicethere.client.link import BinaryMessage, LinkEvents, RunnerLink
 from voicethere.client.local_errors import local_error
-from voicethere.client.rejoining import RejoinFailed, quiet_delays, rejoin
+from voicethere.client.recovery import Recovery, RecoveryEvents
 from voicethere.client.signaling import SignalingRefused
 from voicethere.client.voice import Voice
 from voicethere.errors.codes import SessionErrorCode
@@ -57,8 +56,6 @@ from voicethere.wire.tagged import encode_text
 _log = logging.getLogger("voicethere.client")
 
 DEFAULT_CONNECT_TIMEOUT = 30.0
-_EXPLANATION_GRACE_SECONDS = 0.5
-"""When the transport is lost: how long the gateway may take to say that the runner died."""
 _CLOSE_GRACE_SECONDS = 5.0
 """After `session_close`: how long the runner may take to close the peer."""
 _FLUSH_SECONDS = 1.0
@@ -98,7 +95,6 @@ class Session:
         self._session_id = credentials.session_id
         self._context = checked_context(customer_context)
         self._mode = mode or credentials.mode
-        self._delays = tuple(rejoin_delays)
         self._errors = CallbackLane("on_session_error", on_session_error)
         self._messages = CallbackLane("on_control_message", on_control_message)
         self._speech_events = CallbackLane("on_speech_event", on_speech_event)
@@ -120,8 +116,6 @@ class Session:
         self._held: deque[str] = deque(maxlen=_MAX_HELD_MESSAGES)
         self._ending = Ending()
         self._tasks = BackgroundTasks(self._task_failed)
-        self._recovering: asyncio.Task[None] | None = None
-        self._rejoining_quietly: asyncio.Task[None] | None = None
         self._releasing: asyncio.Task[None] | None = None
         self._link = RunnerLink(
             credentials,
@@ -140,6 +134,15 @@ class Session:
                 runner_gone=self._finish_as_explained,
                 socket_lost=self._on_socket_lost,
                 problem=self._problem,
+            ),
+        )
+        self._recovery = Recovery(
+            self._link,
+            ending=self._ending,
+            tasks=self._tasks,
+            delays=rejoin_delays,
+            events=RecoveryEvents(
+                retrying=self._on_retrying, explained=self._finish_as_explained, failed=self._finish_with
             ),
         )
         self.protocol_problems = 0
@@ -282,14 +285,11 @@ class Session:
     def _on_carried(self) -> None:
         if self._state is SessionState.ENDED:
             return
-        if self._recovering is not None:
-            self._recovering.cancel()
-            self._recovering = None
         leg = self._link.leg
         self._voice.speak_on(None if leg is None else leg.peer.speech)
         self._enter(SessionState.CONNECTED)
         self._connected.set()
-        self._stay_in_room()
+        self._recovery.connected()
 
     def _on_unusable_offer(self, detail: str) -> None:
         if self._state is SessionState.CONNECTING:
@@ -298,73 +298,27 @@ class Session:
     # -------------------------------------------------------------- losing and coming back
 
     def _on_socket_lost(self) -> None:
-        if self._state is SessionState.CONNECTING and (self._link.leg is None or self._ending.begun):
+        if self._state is SessionState.CONNECTED:
+            self._recovery.stay_in_room()
+        elif self._state is SessionState.CONNECTING and (self._link.leg is None or self._ending.begun):
             self._finish_with(
                 SessionErrorCode.WEBRTC_CONNECTION_FAILED,
                 "The signaling socket closed before the session was connected.",
             )
-        self._stay_in_room()
-
-    def _stay_in_room(self) -> None:
-        """With a good connection a lost socket is nobody's concern: join again without a word."""
-        wanted = self._state is SessionState.CONNECTED and not self._link.in_room and not self._ending.begun
-        if wanted and (self._rejoining_quietly is None or self._rejoining_quietly.done()):
-            _log.info("session %s: the signaling socket is gone; joining again", self._session_id)
-            self._rejoining_quietly = self._tasks.spawn(self._rejoin_quietly(), "rejoin-quietly")
-
-    async def _rejoin_quietly(self) -> None:
-        for delay in quiet_delays(self._delays):
-            await asyncio.sleep(delay)
-            if self._state is not SessionState.CONNECTED or self._link.in_room or self._ending.begun:
-                return
-            try:
-                await self._link.join()
-            except SignalingRefused as refusal:
-                _log.info("session %s: not joined again: %s", self._session_id, refusal)
-                if refusal.unauthorized:
-                    return  # media may go on; when that is lost too, it is the end
-            else:
-                return
 
     def _on_lost(self, code: SessionErrorCode) -> None:
         if self._state is SessionState.ENDED:
             return
         if self._ending.begun:
             self._finish_as_explained()
-        elif self._recovering is None:
-            if self._state is SessionState.CONNECTED:
-                self._enter(SessionState.RECONNECTING)
-                self._voice.speak_on(None)
-            if self._rejoining_quietly is not None:
-                self._rejoining_quietly.cancel()
-            self._recovering = self._tasks.spawn(self._recover(code), "recover")
+            return
+        if self._state is SessionState.CONNECTED:
+            self._enter(SessionState.RECONNECTING)
+            self._voice.speak_on(None)
+        self._recovery.connection_lost(code, resumable=self._state is SessionState.RECONNECTING)
 
-    async def _recover(self, code: SessionErrorCode) -> None:
-        """Come back to the session, or end it. Cancelled as soon as a connection carries it again."""
-        loop = asyncio.get_running_loop()
-        lost_at = loop.time()
-        if self._link.in_room:
-            # The runner may have died: then the gateway says so within a moment.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_EXPLANATION_GRACE_SECONDS):
-                    await self._ending.settled.wait()
-        if self._ending.begun:
-            self._finish_as_explained()
-            return
-        if self._state is not SessionState.RECONNECTING or not self._delays:
-            self._finish_with(code, "")
-            return
+    def _on_retrying(self, code: SessionErrorCode) -> None:
         self._report(local_error(code, self._session_id, detail="Reconnecting.", recoverable=True))
-        failure = await rejoin(self._try_to_rejoin, delays=self._delays, elapsed=loop.time() - lost_at)
-        if failure is not None:
-            self._finish_with(code, failure)
-
-    async def _try_to_rejoin(self) -> None:
-        try:
-            await self._link.join()
-        except SignalingRefused as refusal:
-            raise RejoinFailed(str(refusal), final=refusal.unauthorized) from None
-        await self._link.carried()
 
     # -------------------------------------------------------------- what the runner says
 
