@@ -9,7 +9,7 @@ from voicethere.adapters.http.app import JSON_BODY_LIMIT
 from voicethere.core.bundle import BundleLimits
 from voicethere.core.ports import OutputLine
 from voicethere.core.provisioning import ProvisioningRules
-from voicethere.core.session.machine import MAX_EARLY_INPUTS
+from voicethere.core.session.early import MAX_EARLY_INPUTS
 from voicethere.errors import Bounds
 from voicethere.roles.control.environment import MAX_ENTRIES, MAX_VALUE_CHARS
 from voicethere.roles.runner.agent_journal import Journal
