@@ -59,11 +59,11 @@ async def idle_away(platform: RunningPlatform, operator: Operator, mode: str) ->
     assert {"type": "idle", "seconds": LIMIT} in messages
     if audio:
         assert speaker.sound_seconds_since() > 0.2  # it said good bye
-    rows = await operator.errors(deployed.project_id, session_id)
-    assert [row["code"] for row in rows] == ["SESSION_IDLE_TIMEOUT"]
 
     async def row() -> dict[str, object]:
         return await operator.session(deployed.project_id, session_id)
 
     ended = await eventually("the session's end", row, lambda shown: shown.get("end_reason") is not None)
     assert ended["end_reason"] == "idle_timeout"
+    rows = await operator.errors(deployed.project_id, session_id)
+    assert [row["code"] for row in rows] == ["SESSION_IDLE_TIMEOUT"]

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.agents import ECHO
-from tests.e2e.waiting import eventually_true
+from tests.e2e.waiting import eventually, eventually_true
 from voicethere.adapters.speech.espeak import EspeakSynthesizer
 from voicethere.client import (
     BufferSink,
@@ -116,6 +116,16 @@ async def deploy(operator: Operator, name: str, mode: str, **project_settings: o
     return deployed
 
 
+async def stored(operator: Operator, deployed: Deployed, session_id: str) -> list[dict[str, Any]]:
+    """The session's rows, once it has ended: then they are all there."""
+
+    async def session() -> dict[str, Any]:
+        return await operator.session(deployed.project_id, session_id)
+
+    await eventually("the session's end", session, lambda row: row["end_reason"] is not None)
+    return await operator.errors(deployed.project_id, session_id)
+
+
 async def test_a_caller_interrupts_the_barista(
     platform: RunningPlatform, operator: Operator, voice: EspeakSynthesizer
 ) -> None:
@@ -176,7 +186,7 @@ async def test_a_crashed_agent_is_started_again_and_the_caller_hears_why(
         )
         session_id = session.session_id
         await session.close()
-    rows = await operator.errors(deployed.project_id, session_id)
+    rows = await stored(operator, deployed, session_id)
     assert [(row["code"], row["recoverable"], row["details"]["crash_kind"]) for row in rows] == [
         ("AGENT_CHILD_CRASHED", True, "signal")
     ]
@@ -205,5 +215,5 @@ async def test_sessions_that_share_a_child_share_its_crash_and_nothing_else(
             async with asyncio.timeout(PATIENCE):
                 await session.closed
     for session, code in zip(sessions, ["AGENT_HANDLER_FAILED"] + ["AGENT_CHILD_CRASHED"] * 2, strict=True):
-        rows = await operator.errors(deployed.project_id, session.session_id)
+        rows = await stored(operator, deployed, session.session_id)
         assert [row["code"] for row in rows] == [code]
