@@ -115,6 +115,7 @@ class Session:
         self._ended: asyncio.Future[SessionEnd] = asyncio.get_running_loop().create_future()
         self._held: deque[str] = deque(maxlen=_MAX_HELD_MESSAGES)
         self._ending = Ending()
+        self._left = False
         self._tasks = BackgroundTasks(self._task_failed)
         self._releasing: asyncio.Task[None] | None = None
         self._link = RunnerLink(
@@ -242,7 +243,9 @@ class Session:
         """End the session: tell the runner, then close everything. Harmless when it is over."""
         for lane in self._lanes:
             lane.spare(asyncio.current_task())
-        # From here on a lost connection is what we asked for.
+        # From here on a lost connection is what we asked for, and what fails while the agent says goodbye is
+        # for the operator: an application that has left is not called any more.
+        self._left = True
         first_word = self._ending.heard_close(SessionClosed(EndReason.CLIENT_CLOSE_SIGNAL.value, None))
         leg = self._link.leg
         if self._state is not SessionState.ENDED and first_word and leg is not None and leg.control_open:
@@ -350,6 +353,8 @@ class Session:
         self._problems.call(words)
 
     def _report(self, envelope: SessionErrorEnvelope) -> None:
+        if self._left:
+            return
         if self._state is not SessionState.ENDED and self._ending.heard_error(envelope):
             self._errors.call(envelope)
 

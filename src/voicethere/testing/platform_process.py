@@ -106,6 +106,8 @@ class Operator:
             base_url=platform.base_url + "/api/v1",
             headers={"Authorization": f"Bearer {platform.api_key}"},
             timeout=30.0,
+            # A connection that is kept may be closed by the server just when it is used again.
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
 
     async def __aenter__(self) -> Operator:

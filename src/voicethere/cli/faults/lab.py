@@ -29,7 +29,7 @@ from voicethere.testing.roles_apart import RolesApart
 
 CRASH_MESSAGE = "Sorry, something broke."
 RUNNER_SETTINGS = {
-    "hook_seconds": 20,
+    "hook_seconds": 8,
     "agent_start_seconds": 4,
     "connect_seconds": 4,
     "rejoin_seconds": 4,

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
+import httpx
 import msgspec
 
 from voicethere.cli.ears import DidNotHappen
@@ -23,9 +24,11 @@ from voicethere.core.ports import Synthesizer
 from voicethere.testing.platform_process import Operator, PlatformFailed, fresh_platform
 from voicethere.testing.roles_apart import RolesApart, roles_apart
 
-AT_ONCE = 4
-WAITING_AT_ONCE = 24
+AT_ONCE = 3
+WAITING_AT_ONCE = 16
 PLATFORMS_AT_ONCE = 2
+
+HOGS = ("loop_in_coroutine", "loop_in_plain_code", "flood_of_messages", "gigabyte_logged", "out_of_memory")
 
 Inject = Callable[[Trial], Awaitable[None]]
 Cell = tuple[str, str, Expected]
@@ -35,13 +38,13 @@ Cell = tuple[str, str, Expected]
 class Injection(msgspec.Struct, frozen=True, kw_only=True):
     """How a fault is brought about.
 
-    `mostly_waits`: it costs time, not work. `platform`: `shared` with others; `alone`, because it touches
-    what sessions share; `apart`, with every role a process of its own; `apart` `without runner`.
-    `end_awaited`: whether the session's end is waited for.
+    `cost`: `work` like any session, mostly `time`, or all the `processor` that there is. `platform`: `shared`
+    with others; `alone`, because it touches what sessions share; `apart`, with every role a process of its
+    own; or that `without runner`. `end_awaited`: whether the session's end is waited for.
     """
 
     inject: Inject
-    mostly_waits: bool = False
+    cost: Literal["work", "time", "processor"] = "work"
     platform: Literal["shared", "alone", "apart", "without runner"] = "shared"
     end_awaited: bool = True
 
@@ -49,12 +52,12 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
 INJECTIONS: dict[str, Injection] = {
     **{name: Injection(inject=agent_fault) for name in (*BY_GO, *BY_STARTING, *BY_SPEECH)},
     **{name: Injection(inject=agent_fault) for name in ("raise_in_binary", "raise_in_session_end")},
-    **{name: Injection(inject=agent_fault, mostly_waits=True) for name in BY_WAITING},
-    "loop_in_plain_code": Injection(inject=agent_fault, mostly_waits=True),
+    **{name: Injection(inject=agent_fault, cost="time") for name in BY_WAITING},
+    **{name: Injection(inject=agent_fault, cost="processor") for name in HOGS},
     "speech_synthesis_dies": Injection(inject=connection_faults.speech_synthesis_dies, platform="alone"),
     "speech_recognition_dies": Injection(inject=connection_faults.speech_recognition_dies, platform="alone"),
-    "peer_vanishes": Injection(inject=connection_faults.peer_vanishes, mostly_waits=True),
-    "ice_never_connects": Injection(inject=connection_faults.ice_never_connects, mostly_waits=True),
+    "peer_vanishes": Injection(inject=connection_faults.peer_vanishes, cost="time"),
+    "ice_never_connects": Injection(inject=connection_faults.ice_never_connects, cost="time"),
     "signaling_drops": Injection(inject=connection_faults.signaling_drops),
     "bad_join_token": Injection(inject=connection_faults.bad_join_token, end_awaited=False),
     "not_deployed": Injection(inject=connection_faults.not_deployed, end_awaited=False),
@@ -113,8 +116,11 @@ class Matrix:
         self._voice = voice
         self._repeat = repeat
         self._progress = progress
-        self._busy = asyncio.Semaphore(AT_ONCE)
-        self._idle = asyncio.Semaphore(WAITING_AT_ONCE)
+        self._rooms = {
+            "work": asyncio.Semaphore(AT_ONCE),
+            "time": asyncio.Semaphore(WAITING_AT_ONCE),
+            "processor": asyncio.Semaphore(1),
+        }
         self._platforms = asyncio.Semaphore(PLATFORMS_AT_ONCE)
 
     async def run(self, cells: Iterable[Cell]) -> list[Case]:
@@ -190,13 +196,13 @@ class Matrix:
     async def _one(self, lab: Lab, bystander: Bystander | None, cell: Cell, into: list[Observed]) -> None:
         name, mode, expected = cell
         injection = INJECTIONS[name]
-        async with self._idle if injection.mostly_waits else self._busy:
+        async with self._rooms[injection.cost]:
             trial = Trial(lab, name, mode)
             try:
                 await injection.inject(trial)
                 disturbed = bystander is not None and await bystander.disturbed()
                 seen = await trial.observe(disturbed=disturbed, wait_for_end=injection.end_awaited)
-            except (DidNotHappen, PlatformFailed, TimeoutError, OSError) as problem:
+            except (DidNotHappen, PlatformFailed, TimeoutError, OSError, httpx.HTTPError) as problem:
                 seen = Observed(problem=f"{type(problem).__name__}: {problem}")
         into.append(seen)
         self._progress(name, mode, differences(expected, mode, seen))
