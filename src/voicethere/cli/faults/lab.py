@@ -38,7 +38,7 @@ RUNNER_SETTINGS = {
 """Shorter limits than an operator would set, so that a fault that is a limit does not take minutes."""
 IDLE_SECONDS = 30
 OUTCOME_SECONDS = 90.0
-SETTLE_SECONDS = 1.5
+SETTLE_SECONDS = 4.0
 _SOUND = 0.01
 _AUDIBLE_SECONDS = 0.3
 
