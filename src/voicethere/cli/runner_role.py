@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sys
 from collections.abc import Callable
 
 import structlog
@@ -16,6 +15,7 @@ from voicethere.adapters.sandbox import ZygoteSandbox
 from voicethere.adapters.speech.suite import OfflineSpeech
 from voicethere.cli.layout import DataLayout
 from voicethere.cli.producer_queue import producer_queue
+from voicethere.cli.stdin_end import when_stdin_closes
 from voicethere.core.clock import SystemClock
 from voicethere.core.ports import SpeechProviderError
 from voicethere.roles.runner.runner import Runner
@@ -79,16 +79,6 @@ async def run_runner(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, role.stop)
         if until_stdin_closes:
-            await loop.connect_read_pipe(lambda: _EndWatch(role.stop), sys.stdin.buffer)
+            await when_stdin_closes(role.stop)
         serving()
         await role.run()
-
-
-class _EndWatch(asyncio.Protocol):
-    """Calls back when standard input closes."""
-
-    def __init__(self, ended: Callable[[], None]) -> None:
-        self._ended = ended
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._ended()

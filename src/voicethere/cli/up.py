@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from voicethere.cli.logs import configure_logs
+from voicethere.cli.stdin_end import when_stdin_closes
 
 
 @click.command()
@@ -49,6 +50,9 @@ from voicethere.cli.logs import configure_logs
     help="A setting of the runner, such as rejoin_seconds=10; repeatable.",
 )
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO")
+@click.option(
+    "--until-stdin-closes", is_flag=True, help="End when standard input does, as whoever starts it dies."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout once it serves.")
 def up(
     data_dir: Path,
@@ -61,6 +65,7 @@ def up(
     max_idle_seconds: int,
     runner_changes: tuple[str, ...],
     log_level: str,
+    until_stdin_closes: bool,
     as_json: bool,
 ) -> None:
     """Run the whole platform on this machine: all roles as one process tree. Ctrl-C ends everything."""
@@ -84,22 +89,22 @@ def up(
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         (data_dir / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
         configure_logs(level=log_level, file=data_dir / "logs" / "platform.log")
-        problem = asyncio.run(_serve(settings, as_json))
+        problem = asyncio.run(_serve(settings, as_json, until_stdin_closes=until_stdin_closes))
     except InvalidSetting as invalid:
         raise click.UsageError(str(invalid)) from None
     except PlatformBusy as busy:
         raise click.ClickException(str(busy)) from None
     except TimeoutError:
-        raise click.ClickException(
-            f"the runner did not start; its log: {data_dir / 'logs' / 'runner.err'}"
-        ) from None
+        log = data_dir / "logs" / "runner.err"
+        said = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
+        raise click.ClickException(f"the runner did not start: {' '.join(said)} (its log: {log})") from None
     except OSError as error:
         raise click.ClickException(f"cannot serve on {host}:{port} from {data_dir}: {error}") from None
     if problem is not None:
         raise click.ClickException(f"{problem}; the log: {data_dir / 'logs' / 'platform.log'}")
 
 
-async def _serve(settings: object, as_json: bool) -> str | None:
+async def _serve(settings: object, as_json: bool, *, until_stdin_closes: bool) -> str | None:
     from voicethere.cli.platform import PlatformSettings, start_platform
 
     assert isinstance(settings, PlatformSettings)
@@ -109,6 +114,8 @@ async def _serve(settings: object, as_json: bool) -> str | None:
         else:
             click.echo(_greeting(serving.base_url, serving.api_key, serving.data_dir))
         sys.stdout.flush()
+        if until_stdin_closes:
+            await when_stdin_closes(running.stopped.set)
         problem = await running.until_stopped()
         if not as_json:
             click.echo("Ending …", err=True)
