@@ -3,9 +3,10 @@
     python benchmarks/sessions_at_once.py [--sessions 20] [--rounds 3] [--json]
 
 Runs a real platform (`voicethere up`), data sessions and then voice sessions. All clients live in this one
-process and share its HTTP connections; their own work, on the same cores as the platform's, is part of the times. Counted from the moment when all are started: `start_session` has credentials; the client
-is connected; the agent's `on_session_start` has been heard from. The floor is one session alone, the same
-way, in the same run. It takes about half a minute.
+process and share its HTTP connections; their own work, on the same cores as the platform's, is part of the
+times. Counted from the moment when all are started: `start_session` has credentials; the client is
+connected; the agent's `on_session_start` has been heard from. The floor is one session alone, the same way,
+in the same run. It takes about half a minute.
 
 Memory is the proportional set size (PSS), before and while the sessions live: what processes share is divided
 among them. Per session: the whole platform's growth, the runner's, and the mean agent child. What the
