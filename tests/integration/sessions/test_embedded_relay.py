@@ -1,6 +1,5 @@
 """The embedded relay as a socket: its file, its path, hostile and slow sides."""
 
-
 from __future__ import annotations
 
 import asyncio
