@@ -29,9 +29,14 @@ check: $(READY)  ## Format, lint, types and import layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-tests: $(READY)  ## The tests alone (ARGS are pytest's)
+tests: $(READY)  ## The tests alone (ARGS are pytest's: then exactly those are run)
 	@bash tools/system_packages.sh chromium
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not alone"
+	@$(BIN)/pytest -q -m alone
+else
 	@$(BIN)/pytest $(ARGS)
+endif
 
 test: check tests  ## Every check and every test
 
