@@ -62,13 +62,13 @@ def _unquoted() -> re.Pattern[str]:
         r"|[>)\]}](?![\s,;&.>)\]}\"'`|]|\Z)"
         r"|[\"'`](?=[A-Za-z0-9])"
         r"|\\(?!\\{0,6}[\"'`])"
-        r"|%(?!26[\w.\-]{1,64}%3[dD]))++"
+        r"|%(?!26[\w.\-]{1,64}%3[dD]))+"
     )
 
 
 @functools.cache
 def _cookie_pairs() -> re.Pattern[str]:
-    return re.compile(r"[^\s;]++(?:;[ \t]*+[^\s;]++)*+")
+    return re.compile(r"[^\s;]++(?:;[ \t]*+[^\s;]++)*")
 
 
 @functools.cache

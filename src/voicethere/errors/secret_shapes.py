@@ -2,6 +2,7 @@
 
 Every function takes a text and gives spans, `(start, end)` in characters, of what must not be shown. Each is
 linear in the length of the text: no pattern can fail after an unbounded match that another start repeats.
+Groups are never possessive: Python before 3.11.5 matches those wrongly where the group itself can backtrack.
 What is secret because of the name in front of it is `assignments`' concern.
 """
 
@@ -131,13 +132,13 @@ def _pem_body() -> re.Pattern[str]:
         rf"(?:{newline}[ \t>|]{{0,16}}"
         rf"(?:(?:Proc-Type|DEK-Info|Version|Comment|Hash):[^\n\\]{{0,256}}|[A-Za-z0-9+/=]*+)"
         rf"(?={newline}|[ \t\"'`\\]*(?:\Z|\n|[\"'`]))"
-        rf"|[ ]{{0,2}}[A-Za-z0-9+/=]{{20,}}+(?:[ ][A-Za-z0-9+/=]++)?)*+"
+        rf"|[ ]{{0,2}}[A-Za-z0-9+/=]{{20,}}+(?:[ ][A-Za-z0-9+/=]++)?)*"
     )
 
 
 @functools.cache
 def _pem_body_backwards() -> re.Pattern[str]:
-    return re.compile(r"(?:\s|[nr]\\{1,4}|[A-Za-z0-9+/=])*+")
+    return re.compile(r"(?:\s|[nr]\\{1,4}|[A-Za-z0-9+/=])*")
 
 
 def pem_blocks(text: str) -> Iterator[Span]:
@@ -178,7 +179,7 @@ def _end_of_body(text: str, start: int) -> int:
 
 @functools.cache
 def _digit_runs() -> re.Pattern[str]:
-    return re.compile(r"(?<![0-9])[0-9](?:[ \u00a0\-\u2010-\u2013]?[0-9]){12,}+")
+    return re.compile(r"(?<![0-9])[0-9](?:[ \u00a0\-\u2010-\u2013]?[0-9]){12,}")
 
 
 @functools.cache

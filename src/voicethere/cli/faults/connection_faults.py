@@ -155,17 +155,16 @@ async def _broken_service() -> AsyncIterator[str]:
 
 
 async def speech_synthesis_dies(trial: Trial) -> None:
-    """The process that speaks is killed, and a sentence is wanted of it at once."""
+    """The process that speaks is killed while a sentence is with it, and so is the one in its place."""
     async with trial.connected(await _started(trial)) as session:
         if session is None:
             raise DidNotHappen("the client did not connect")
         await trial.ears.until("the agent's start", lambda: trial.ears.message("started"))
-        with _stopped(trial, "synthesizer_process") as worker:
+        with _stopped(trial, "synthesizer_process"):
             session.send_chat("go")
             await trial.ears.until("the announcement", lambda: trial.ears.message("agent_speak"))
             trial.mark()
-            worker.kill()
-        await trial.ears.until("a speech error", lambda: _speech_error(trial))
+            await _killed_until(trial, "synthesizer_process", lambda: bool(_speech_error(trial)))
         await trial.outcome(session)
 
 
