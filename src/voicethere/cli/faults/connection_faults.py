@@ -198,13 +198,13 @@ async def _killed_until(trial: Trial, name: str, enough: Callable[[], bool]) -> 
 
 
 @contextlib.contextmanager
-def _stopped(trial: Trial, name: str) -> Iterator[psutil.Process]:
+def _stopped(trial: Trial, name: str) -> Iterator[None]:
     """A speech process that is held still, so that what is asked of it is surely under way."""
     runner = psutil.Process(trial.lab.platform.runner_pid)
     for child in runner.children():
         if any(name in part for part in child.cmdline()):
             child.send_signal(signal.SIGSTOP)
-            yield child
+            yield
             return
     raise DidNotHappen(f"the runner has no {name}")
 
