@@ -245,9 +245,10 @@ class _Scan:
     def _quoted(self, start: int, *, to_end: bool = False) -> Span | None:
         """The inside of the quoted string at `start`; None where there is none.
 
-        An escaped quote opens a string inside a string; what closes it has as many backslashes (and an
-        odd one more per level that belongs to the text). A string that is never closed was cut: it ends
-        with its line, or, where it is surely JSON or a literal (`to_end`), with the text.
+        An escaped quote opens a string inside a string; what closes it has as many backslashes. One with
+        more may close a text that ends in a backslash, or be an escaped quote in a text that was quoted
+        twice: that cannot be told, so it closes nothing. A string that is never closed was cut: it ends with
+        its line, or, where it is surely JSON or a literal (`to_end`), with the text.
         """
         text = self._text
         opening = _opening_quote().match(text, start)
@@ -261,7 +262,7 @@ class _Scan:
         if inside >= self._unclosed.get((quote, slashes, limit), limit):
             return inside, limit
         for match in _any_quote().finditer(text, inside, limit):
-            if match["quote"] == quote and len(match["slashes"]) % (2 * (slashes + 1)) == slashes:
+            if match["quote"] == quote and len(match["slashes"]) == slashes:
                 return inside, match.end() - 1 - slashes
         self._unclosed[quote, slashes, limit] = inside
         return inside, limit

@@ -257,3 +257,12 @@ def test_nothing_is_left_in_a_record_or_its_envelope(
     envelope = fit_envelope(record.envelope(), data.draw(st.sampled_from([None, 60_000, 4_000, 900])))
     assert not remains(secret, msgspec.json.encode(envelope).decode())
     assert not remains(secret, repr(msgspec.json.decode(stored)))
+
+
+def test_a_text_that_was_quoted_twice() -> None:
+    secret = 'Zq7m[/yVQ9;ic@P/aQ+v"|ccZ"KuOcvPVwZq7'
+    written = msgspec.json.encode({"password": secret, "n": 1}).decode()
+    for text in (written, repr(written), repr(repr(written)), repr(KeyError(written))):
+        shown = Redactor().text(text)
+        assert "ccZ" not in shown
+        assert "Kuoc" not in shown.lower()
