@@ -18,7 +18,12 @@ from tests.e2e.waiting import PATIENCE, eventually_true
 from voicethere.client import ConnectError, Credentials, SessionErrorEnvelope, connect_session, start_session
 from voicethere.testing.platform_process import Deployed, Operator, RunningPlatform
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.alone,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(240),
+]
 
 DATA_SESSIONS = 50
 VOICE_SESSIONS = 5

@@ -29,7 +29,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     quiet_seconds: float = 2.0
-    answer_seconds: float = 4.0
+    answer_seconds: float = 6.0
 
 
 DEFAULT_PATIENCE = Patience()

@@ -30,7 +30,7 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
     rejoin_seconds: Seconds = 30.0
     reoffer_seconds: Seconds = 1.0
     quiet_seconds: Seconds = 2.0
-    answer_seconds: Seconds = 4.0
+    answer_seconds: Seconds = 6.0
     flush_seconds: Seconds = 2.0
     teardown_seconds: Seconds = 5.0
     stop_agent_seconds: Seconds = 0.5
