@@ -1,4 +1,4 @@
-"""Checking the application's context before anything is sent with it."""
+"""Checking the application's context before anything is sent with it, by the rule that the platform has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from voicethere.wire.control_channel import MAX_CUSTOMER_CONTEXT_BYTES, MAX_CUSTOMER_CONTEXT_DEPTH
+from voicethere.errors.bounds import context_problem
 
 
 def checked_context(context: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -20,22 +20,11 @@ def checked_context(context: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     if not isinstance(context, Mapping):
         raise ValueError(f"customer_context must be an object (a dict), not {type(context).__name__}")
-    if _depth_exceeds(context, MAX_CUSTOMER_CONTEXT_DEPTH):
-        raise ValueError(f"customer_context is more than {MAX_CUSTOMER_CONTEXT_DEPTH} levels deep")
     try:
-        encoded = msgspec.json.encode(dict(context))
+        carried = msgspec.json.decode(msgspec.json.encode(dict(context)), type=dict[str, Any])
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"customer_context is not JSON: {error}") from error
-    if len(encoded) > MAX_CUSTOMER_CONTEXT_BYTES:
-        raise ValueError(
-            f"customer_context is {len(encoded)} bytes of JSON; {MAX_CUSTOMER_CONTEXT_BYTES} are allowed"
-        )
-    return msgspec.json.decode(encoded, type=dict[str, Any])
-
-
-def _depth_exceeds(value: object, levels: int) -> bool:
-    if isinstance(value, Mapping):
-        return levels == 0 or any(_depth_exceeds(each, levels - 1) for each in value.values())
-    if isinstance(value, list | tuple):
-        return levels == 0 or any(_depth_exceeds(each, levels - 1) for each in value)
-    return False
+    problem = context_problem(carried)
+    if problem is not None:
+        raise ValueError(problem)
+    return carried

@@ -17,8 +17,6 @@ SYNC_LABEL = "voicethere-sync"
 """Unordered, raw binary."""
 
 MAX_JSON_MESSAGE_BYTES = 64 * 1024
-MAX_CUSTOMER_CONTEXT_BYTES = 8 * 1024
-MAX_CUSTOMER_CONTEXT_DEPTH = 8
 
 
 class EndReason(enum.StrEnum):

@@ -373,7 +373,7 @@ async def test_a_context_that_is_too_large_is_refused_before_anything_is_sent() 
         for _ in range(8):
             deep = {"deeper": deep}
         for context, words in (
-            ({"a": "x" * 9000}, "8192"),
+            ({"a": "x" * 9000}, "8,192"),
             (deep, "8 levels"),
             ({"a": object()}, "not JSON"),
         ):
