@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from voicethere.wire.queue import QueueItem
-from voicethere.wire.relay import ToRunner, ToService
+from voicethere.wire.relay import ServiceNotice, ToRunner, ToService
 
 # ------------------------------------------------------------------ time
 
@@ -248,7 +248,7 @@ class RunnerAway(Exception):
 
 
 class RelayHub(Protocol):
-    """The session service's end of the relay."""
+    """A session service's end of the relay. There may be several services: each hears every runner."""
 
     async def send(self, runner_id: str, message: ToRunner) -> None:
         """Raises RunnerAway where that runner is not linked."""
@@ -256,10 +256,39 @@ class RelayHub(Protocol):
     def messages(self) -> AsyncIterator[tuple[str, ToService | None]]:
         """`(runner_id, message)`; None in place of a message: that runner's link is gone."""
 
+    async def call_roll(self) -> None:
+        """Have every runner that is linked say hello (again)."""
+
+    async def publish(self, notice: ServiceNotice) -> None:
+        """Tell every session service on this relay, this one included; dropped while the relay is away."""
+
+    def notices(self) -> AsyncIterator[ServiceNotice]:
+        """What session services publish, until `aclose`; for one reader."""
+
     def drop(self, runner_id: str) -> None:
         """Cut a runner's link (`messages` says that it is gone); it may come back. Harmless without one."""
 
     async def aclose(self) -> None: ...
+
+
+class Lease(Protocol):
+    """The right to coordinate, held by one process of all; lost by itself when its holder dies or hangs."""
+
+    async def hold(self) -> bool:
+        """Take it, or keep it: whether it is ours now. To be called again within `seconds` / 3.
+
+        False also where nobody can tell, because what keeps the lease is away.
+        """
+
+    @property
+    def seconds(self) -> float:
+        """How long after the last `hold` another may take it."""
+
+    async def release(self) -> None:
+        """Let the next one have it now. Harmless where it is not ours."""
+
+    async def aclose(self) -> None:
+        """Release it, and what the adapter holds."""
 
 
 # ------------------------------------------------------------------ bundles

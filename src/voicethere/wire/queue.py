@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from voicethere.errors.codes import SessionErrorCode
 from voicethere.errors.records import ErrorRecord
 
 QUEUE_NAME = "session-errors"
@@ -29,7 +30,22 @@ class SessionEndedItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="t",
     ended_at: str
 
 
-QueueItem = ErrorItem | SessionEndedItem
+class SuppressedItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="t", tag="suppressed"):
+    """So many errors of one code were not queued, because their project had too many at once.
+
+    Stored at most once on `id`. `first_at` and `last_at` (wire times) are when the first and the last of them
+    occurred; `count` is at least 1.
+    """
+
+    id: str
+    project_id: str
+    code: SessionErrorCode
+    count: int
+    first_at: str
+    last_at: str
+
+
+QueueItem = ErrorItem | SessionEndedItem | SuppressedItem
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[QueueItem] = msgspec.json.Decoder(QueueItem)

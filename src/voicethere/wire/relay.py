@@ -1,4 +1,4 @@
-"""Messages between the session service and the runners, in whatever way a relay carries them.
+"""Messages between session services and runners, and among session services, however a relay carries them.
 
 Everything here is between our own processes. What a relay loses (because one side restarted) must not
 lose an error: errors and ends of sessions go through the queue (`wire.queue`), never only through here.
@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from voicethere.errors.records import SessionErrorEnvelope
+from voicethere.wire.control_channel import EndReason
 from voicethere.wire.session_api import FailureCode, IceServer, Mode
 from voicethere.wire.settings import AgentCrashPolicy, SessionSettings
 
@@ -35,6 +37,7 @@ class DeployedAgent(msgspec.Struct, frozen=True, kw_only=True):
     client_speak_enabled: bool = False
     agent_crash_policy: AgentCrashPolicy = AgentCrashPolicy.DISCONNECT_ALL
     shared_child_per_session: bool = False
+    warm_pool_enabled: bool = False
 
 
 # ------------------------------------------------------------------ session service → runner
@@ -86,12 +89,29 @@ class TokenIssued(_ToRunner, frozen=True, kw_only=True, tag="token_issued"):
     expires_at: str
 
 
-class Drain(_ToRunner, frozen=True, kw_only=True, tag="drain"):
-    """Take no more sessions."""
+class EndSession(_ToRunner, frozen=True, kw_only=True, tag="end_session"):
+    """End this session in order, for this reason: its client is told (a deploy in `force` mode)."""
+
+    session_id: str
+    end_reason: EndReason
+
+
+class KeepWarm(_ToRunner, frozen=True, kw_only=True, tag="keep_warm"):
+    """Have a child of each of these agents ready before its next session. The whole list: what was said
+    before is replaced."""
+
+    agents: list[DeployedAgent]
 
 
 ToRunner = (
-    AssignSession | CancelSession | PeerJoinedRoom | PeerLeftRoom | SignalFromPeer | TokenIssued | Drain
+    AssignSession
+    | CancelSession
+    | EndSession
+    | KeepWarm
+    | PeerJoinedRoom
+    | PeerLeftRoom
+    | SignalFromPeer
+    | TokenIssued
 )
 
 
@@ -99,17 +119,20 @@ ToRunner = (
 
 
 class RunnerHello(_ToService, frozen=True, kw_only=True, tag="runner_hello"):
-    """First message of a runner's link. `sessions` are those that it hosts (the service restarted)."""
+    """First message of a runner's link, said again when services call the roll. `sessions` are those that it
+    hosts; a runner that is `draining` takes no more of them."""
 
     runner_id: str
     capacity: int
     sessions: list[str] = []
+    draining: bool = False
 
 
 class Heartbeat(_ToService, frozen=True, kw_only=True, tag="heartbeat"):
-    """Every second; `active` is the number of sessions hosted."""
+    """Every second; `active` is the number of sessions hosted. `draining`: it takes no more of them."""
 
     active: int
+    draining: bool = False
 
 
 class SessionAccepted(_ToService, frozen=True, kw_only=True, tag="session_accepted"):
@@ -150,12 +173,61 @@ ToService = (
     RunnerHello | Heartbeat | SessionAccepted | SessionRefused | SignalToPeer | TokenWanted | RoomClosed
 )
 
+# ------------------------------------------------------------------ among session services
+
+
+class _Notice(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
+    pass
+
+
+class SessionWanted(_Notice, frozen=True, kw_only=True, tag="session_wanted"):
+    """A session was made: whoever coordinates should provision it now rather than at its next look."""
+
+    session_id: str
+
+
+class SessionMoved(_Notice, frozen=True, kw_only=True, tag="session_moved"):
+    """A session's provisioning has come to something: whoever holds a poll of it looks again.
+
+    `settled`: it is ready or failed; otherwise it waits in the line.
+    """
+
+    session_id: str
+    settled: bool
+
+
+class SessionOver(_Notice, frozen=True, kw_only=True, tag="session_over"):
+    """A session is over of which no runner can tell its clients: whoever has sockets of it closes them.
+
+    `error` is for clients whom the runner could not tell.
+    """
+
+    session_id: str
+    error: SessionErrorEnvelope | None = None
+
+
+class CapacityNow(_Notice, frozen=True, kw_only=True, tag="capacity"):
+    """What the coordinator sees, every second and at changes: how many sessions all runners can host
+    together, how many more they could take now, how many wait, and how long sessions last on average, in
+    seconds.
+    """
+
+    runners: int
+    capacity: int
+    free: int
+    waiting: int
+    mean_session_seconds: float
+
+
+ServiceNotice = SessionWanted | SessionMoved | SessionOver | CapacityNow
+
 _encoder = msgspec.msgpack.Encoder()
 _to_runner: msgspec.msgpack.Decoder[ToRunner] = msgspec.msgpack.Decoder(ToRunner)
 _to_service: msgspec.msgpack.Decoder[ToService] = msgspec.msgpack.Decoder(ToService)
+_notice: msgspec.msgpack.Decoder[ServiceNotice] = msgspec.msgpack.Decoder(ServiceNotice)
 
 
-def encode(message: ToRunner | ToService) -> bytes:
+def encode(message: ToRunner | ToService | ServiceNotice) -> bytes:
     """One message as msgpack."""
     return _encoder.encode(message)
 
@@ -168,3 +240,8 @@ def decode_to_runner(data: bytes) -> ToRunner:
 def decode_to_service(data: bytes) -> ToService:
     """Raises msgspec.DecodeError where it is none."""
     return _to_service.decode(data)
+
+
+def decode_notice(data: bytes) -> ServiceNotice:
+    """Raises msgspec.DecodeError where it is none."""
+    return _notice.decode(data)

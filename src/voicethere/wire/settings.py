@@ -35,9 +35,18 @@ class AgentCrashPolicy(enum.StrEnum):
 
 
 class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a project's sessions are run. `shared_child_per_session`: those on one runner share one child."""
+    """How a project's sessions are run.
+
+    `shared_child_per_session`: those on one runner share one child. `warm_pool_enabled`: every runner keeps a
+    child ready in which the agent is loaded already; a session takes it, and another one is started.
+    `retention_days` and `retention_errors` bound the stored errors by age and number (0: as the operator
+    says).
+    """
 
     mode: Mode = Mode.VOICE
     client_speak_enabled: bool = False
     agent_crash_policy: AgentCrashPolicy = AgentCrashPolicy.DISCONNECT_ALL
     shared_child_per_session: bool = False
+    warm_pool_enabled: bool = False
+    retention_days: Annotated[int, Meta(ge=0, le=3650)] = 0
+    retention_errors: Annotated[int, Meta(ge=0, le=100_000_000)] = 0

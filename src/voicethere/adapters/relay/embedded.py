@@ -36,7 +36,7 @@ class EmbeddedRelayHub:
     Example:
         >>> hub = await EmbeddedRelayHub.start(Path("data/relay.sock"))
         >>> async for runner_id, message in hub.messages():
-        ...     await hub.send(runner_id, Drain())
+        ...     await hub.send(runner_id, CancelSession(session_id="…"))
     """
 
     def __init__(self, path: Path, *, patience_seconds: float = 5.0, hello_seconds: float = 5.0) -> None:

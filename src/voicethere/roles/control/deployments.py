@@ -121,4 +121,5 @@ async def _freeze(plane: ControlPlane, project: Project, build: Build) -> Deploy
         client_speak_enabled=project_settings.client_speak_enabled,
         agent_crash_policy=project_settings.agent_crash_policy,
         shared_child_per_session=project_settings.shared_child_per_session,
+        warm_pool_enabled=project_settings.warm_pool_enabled,
     )

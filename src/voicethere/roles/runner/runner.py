@@ -20,8 +20,8 @@ from voicethere.roles.runner.unpacked import UnpackedBundles
 from voicethere.wire.relay import (
     AssignSession,
     CancelSession,
-    Drain,
     Heartbeat,
+    KeepWarm,
     PeerJoinedRoom,
     PeerLeftRoom,
     RoomClosed,
@@ -147,8 +147,7 @@ class Runner:
         if isinstance(message, AssignSession):
             self._assign(message)
             return
-        if isinstance(message, Drain):
-            self._draining = True
+        if isinstance(message, KeepWarm):
             return
         host = self._sessions.get(message.session_id)
         if host is None:
