@@ -294,8 +294,13 @@ class Lease(Protocol):
 # ------------------------------------------------------------------ bundles
 
 
+class BundlesUnavailable(Exception):
+    """The store of bundles cannot be read or written now; nothing was changed."""
+
+
 class BundleStore(Protocol):
-    """Keeps uploaded bundles by the SHA-256 of their bytes (hex)."""
+    """Keeps uploaded bundles by the SHA-256 of their bytes (hex). Every method but `aclose` may raise
+    BundlesUnavailable."""
 
     async def put(self, checksum: str, data: bytes) -> None: ...
 
@@ -303,6 +308,12 @@ class BundleStore(Protocol):
         """Raises KeyError where there is none."""
 
     async def delete(self, checksum: str) -> None: ...
+
+    async def ping(self) -> None:
+        """Raises BundlesUnavailable where it cannot be used now: a cheap look."""
+
+    async def aclose(self) -> None:
+        """Release what the adapter holds; what was put stays."""
 
 
 class BundleReport(msgspec.Struct, frozen=True, kw_only=True):

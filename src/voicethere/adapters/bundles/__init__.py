@@ -1,5 +1,10 @@
-"""Where uploaded bundles are kept: files of a directory."""
+"""Where uploaded bundles are kept: files of a directory, or objects of an S3-compatible store.
 
-from voicethere.adapters.bundles.directory import BundleDamaged, DirectoryBundleStore
+`S3BundleStore` is in `voicethere.adapters.bundles.s3`; it needs the extra `s3`.
+"""
 
-__all__ = ["BundleDamaged", "DirectoryBundleStore"]
+from voicethere.adapters.bundles.checksums import BundleDamaged
+from voicethere.adapters.bundles.directory import DirectoryBundleStore
+from voicethere.adapters.bundles.location import open_bundle_store
+
+__all__ = ["BundleDamaged", "DirectoryBundleStore", "open_bundle_store"]

@@ -7,20 +7,16 @@ nothing of what is inside a bundle.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import re
 import tempfile
 import time
 from pathlib import Path
 
-_CHECKSUM = re.compile(r"[0-9a-f]{64}")
+from voicethere.adapters.bundles.checksums import require_checksum, require_match, require_undamaged
+from voicethere.core.ports import BundlesUnavailable
+
 _UNFINISHED_SUFFIX = ".unfinished"
 _UNFINISHED_SECONDS = 3600
-
-
-class BundleDamaged(Exception):
-    """The stored bytes are no longer those that were put; the words name the bundle."""
 
 
 class DirectoryBundleStore:
@@ -40,10 +36,13 @@ class DirectoryBundleStore:
 
         Raises:
             ValueError: not a SHA-256 in lower-case hex, or not that of `data`.
-            OSError: it cannot be written; nothing is left behind.
+            BundlesUnavailable: it cannot be written; nothing is left behind.
         """
         path = self._path(checksum)
-        await asyncio.to_thread(_write, path, checksum, data)
+        try:
+            await asyncio.to_thread(_write, path, checksum, data)
+        except OSError as error:
+            raise self._unavailable("written", error) from error
 
     async def get(self, checksum: str) -> bytes:
         """The bundle's bytes.
@@ -52,30 +51,53 @@ class DirectoryBundleStore:
             ValueError: not a SHA-256 in lower-case hex.
             KeyError: there is none.
             BundleDamaged: there is one, with other bytes than were put.
+            BundlesUnavailable: it cannot be read.
         """
         path = self._path(checksum)
-        return await asyncio.to_thread(_read, path, checksum)
+        try:
+            data = await asyncio.to_thread(path.read_bytes)
+        except FileNotFoundError:
+            raise KeyError(checksum) from None
+        except OSError as error:
+            raise self._unavailable("read", error) from error
+        require_undamaged(checksum, data)
+        return data
 
     async def delete(self, checksum: str) -> None:
         """Remove the bundle; nothing happens where there is none.
 
         Raises:
             ValueError: not a SHA-256 in lower-case hex.
+            BundlesUnavailable: it cannot be removed.
         """
         path = self._path(checksum)
-        await asyncio.to_thread(path.unlink, missing_ok=True)
+        try:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+        except OSError as error:
+            raise self._unavailable("written", error) from error
+
+    async def ping(self) -> None:
+        """Raises BundlesUnavailable where the directory can neither be used nor made."""
+        try:
+            await asyncio.to_thread(self._root.mkdir, mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unavailable("written", error) from error
+        if not os.access(self._root, os.R_OK | os.X_OK):
+            raise BundlesUnavailable(f"the bundles in {self._root} cannot be read: permission denied")
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
 
     def _path(self, checksum: str) -> Path:
-        # Also what keeps a name such as `../x` out of the file system.
-        if _CHECKSUM.fullmatch(checksum) is None:
-            raise ValueError(f"a bundle is named by 64 lower-case hex digits, not {checksum[:80]!r}")
+        require_checksum(checksum)
         return self._root / checksum[:2] / checksum
+
+    def _unavailable(self, what: str, error: OSError) -> BundlesUnavailable:
+        return BundlesUnavailable(f"the bundles in {self._root} cannot be {what}: {error.strerror or error}")
 
 
 def _write(path: Path, checksum: str, data: bytes) -> None:
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != checksum:
-        raise ValueError(f"these bytes have the checksum {actual}, not {checksum}")
+    require_match(checksum, data)
     path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     _sweep(path.parent)
@@ -93,16 +115,6 @@ def _write(path: Path, checksum: str, data: bytes) -> None:
     # The names are durable when their directories are.
     for directory in (path.parent, path.parent.parent):
         _sync_directory(directory)
-
-
-def _read(path: Path, checksum: str) -> bytes:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise KeyError(checksum) from None
-    if hashlib.sha256(data).hexdigest() != checksum:
-        raise BundleDamaged(f"the stored bundle {checksum} is damaged: upload it again")
-    return data
 
 
 def _sweep(shard: Path) -> None:
