@@ -14,12 +14,20 @@ import msgspec
 import structlog
 import tenacity
 
-from voicethere.adapters.relay.framing import FrameTooLarge, LinkClosed, Outbox, read_frame
+from voicethere.adapters.relay.framing import (
+    ROLL_CALL,
+    FrameTooLarge,
+    LinkClosed,
+    Outbox,
+    check_size,
+    read_frame,
+)
 from voicethere.adapters.relay.inbox import Inbox
+from voicethere.adapters.relay.notices import NoticeBox
 from voicethere.adapters.relay.paths import listen, short_address
 from voicethere.core.ports import RunnerAway
 from voicethere.wire import relay as wire
-from voicethere.wire.relay import RunnerHello, ToRunner, ToService
+from voicethere.wire.relay import RunnerHello, ServiceNotice, ToRunner, ToService
 
 _log = structlog.get_logger(__name__)
 
@@ -45,6 +53,7 @@ class EmbeddedRelayHub:
         self._hello_seconds = hello_seconds
         self._links: dict[str, Outbox] = {}
         self._inbox: Inbox[tuple[str, ToService | None]] = Inbox()
+        self._notices = NoticeBox()
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -85,6 +94,34 @@ class EmbeddedRelayHub:
         """For one reader. A runner's messages begin with its `RunnerHello`; all end with `aclose`."""
         return self._inbox.items()
 
+    async def call_roll(self) -> None:
+        """Ask every runner that is linked for a fresh hello. One that does not read loses its link for it."""
+
+        async def ask(outbox: Outbox) -> None:
+            with contextlib.suppress(LinkClosed):  # its reader says that it is gone
+                await outbox.put(ROLL_CALL)
+
+        await asyncio.gather(*(ask(outbox) for outbox in list(self._links.values())))
+
+    async def publish(self, notice: ServiceNotice) -> None:
+        """To this service's own `notices`: there is no other on an embedded relay.
+
+        Raises:
+            FrameTooLarge: (a ValueError) the notice is too large for a relay.
+        """
+        data = wire.encode(notice)
+        check_size(data)
+        self._notices.put(wire.decode_notice(data), len(data))
+
+    def notices(self) -> AsyncIterator[ServiceNotice]:
+        """For one reader, until `aclose`. One that falls behind by a thousand loses the newest ones."""
+        return self._notices.items()
+
+    @property
+    def linked(self) -> bool:
+        """Whether runners can reach this service: from `start` to `aclose`."""
+        return not self._inbox.closed
+
     def drop(self, runner_id: str) -> None:
         """Cut a runner's link; it may come back by itself. Harmless where there is none."""
         outbox = self._links.get(runner_id)
@@ -96,6 +133,7 @@ class EmbeddedRelayHub:
         if self._inbox.closed:
             return
         self._inbox.close()
+        self._notices.close()
         if self._server is not None:
             self._server.close()
             with contextlib.suppress(FileNotFoundError):
@@ -147,7 +185,11 @@ class EmbeddedRelayHub:
                 # The old link of a runner that has a new one must not speak for it any more.
                 if self._links.get(runner_id) is not outbox:
                     return
-                await self._inbox.put((runner_id, wire.decode_to_service(frame)), len(frame))
+                message = wire.decode_to_service(frame)
+                if isinstance(message, RunnerHello) and message.runner_id != runner_id:
+                    _log.warning("relay_link_renamed", runner_id=runner_id)
+                    return
+                await self._inbox.put((runner_id, message), len(frame))
         finally:
             if self._links.get(runner_id) is outbox:
                 del self._links[runner_id]
@@ -158,8 +200,8 @@ class EmbeddedRelayHub:
 class EmbeddedRunnerLink:
     """Implements `RunnerLink`. Reconnects by itself, for as long as it is open, with growing pauses.
 
-    `hello` is called at every connection: it names the runner, its capacity and the sessions that it hosts
-    at that moment. While the service is away, or does not read for `patience_seconds`, messages are dropped;
+    `hello` is called at every connection and roll call: it names the runner, its capacity and the sessions
+    that it hosts at that moment. While the service is away, or does not read for `patience_seconds`, messages are dropped;
     the next hello tells the service what it missed.
 
     Example:
@@ -261,6 +303,9 @@ class EmbeddedRunnerLink:
             await outbox.put(hello)
             self._outbox = outbox
             while (frame := await read_frame(reader)) is not None:
+                if frame == ROLL_CALL:
+                    await outbox.put(wire.encode(self._hello()))
+                    continue
                 await self._inbox.put(wire.decode_to_runner(frame), len(frame))
         except (FrameTooLarge, LinkClosed, msgspec.DecodeError, OSError) as error:
             _log.warning("relay_link_broken", problem=str(error))

@@ -1,5 +1,7 @@
 """Frames on a stream: four bytes of length, big-endian, then a msgpack message of `wire.relay`.
 
+A frame without payload, from a service to a runner, calls the roll: the runner says hello again.
+
 Also the bounded outbox that every link writes through: a side that does not read costs its peer a bounded
 wait and its link, never more.
 """
@@ -13,6 +15,9 @@ import struct
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 """Of one message: an assignment holds a project's whole environment."""
 
+ROLL_CALL = b""
+"""The payload of the frame with which a service asks a runner for a fresh hello."""
+
 _LENGTH = struct.Struct(">I")
 
 
@@ -22,6 +27,12 @@ class FrameTooLarge(ValueError):
 
 class LinkClosed(Exception):
     """The link is gone, or was given up because its other side does not read."""
+
+
+def check_size(payload: bytes) -> None:
+    """Raises FrameTooLarge where no relay would carry this message."""
+    if len(payload) > MAX_FRAME_BYTES:
+        raise FrameTooLarge(f"a message of {len(payload)} bytes; at most {MAX_FRAME_BYTES} are allowed")
 
 
 async def read_frame(reader: asyncio.StreamReader) -> bytes | None:
@@ -69,8 +80,7 @@ class Outbox:
             FrameTooLarge: nothing was sent.
             LinkClosed: nothing of this frame will arrive; the link is gone.
         """
-        if len(payload) > MAX_FRAME_BYTES:
-            raise FrameTooLarge(f"a message of {len(payload)} bytes; at most {MAX_FRAME_BYTES} are allowed")
+        check_size(payload)
         try:
             async with asyncio.timeout(self._patience_seconds), self._changed:
                 await self._changed.wait_for(lambda: self._closed or self._has_place(len(payload)))
