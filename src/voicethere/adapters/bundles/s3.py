@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import re
 from typing import TYPE_CHECKING, Literal
@@ -151,7 +152,7 @@ class S3BundleStore:
     def _get(self, key: str, checksum: str) -> bytes:
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=key)
-            with answer["Body"] as body:
+            with contextlib.closing(answer["Body"]) as body:
                 if answer["ContentLength"] > MAX_OBJECT_BYTES:
                     raise damaged(checksum)
                 data: bytes = body.read()
