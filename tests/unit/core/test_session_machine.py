@@ -410,7 +410,7 @@ ANY_EVENT = st.sampled_from(
         events.IdleHookDone(failure=FAILURE),
         events.RunnerFault(cause="broken"),
         events.Cancelled(),
-        events.ShuttingDown(),
+        events.EndOrdered(end_reason=EndReason.RUNNER_SHUTDOWN),
         events.SpeechDrained(),
         events.CrashSpeechDone(),
         events.CrashSpeechDone(failure="no sound"),
@@ -554,7 +554,7 @@ class TestErrorsThatWentIntoADeadConnection:
     def test_a_runner_that_leaves_waits_for_nobody(self) -> None:
         life = live(DATA)
         life.tell(events.HandlerFailed(failure=FAILURE), events.Flushed(acknowledged=False))
-        assert life.kinds(life.tell(events.ShuttingDown())) == ["Flush"]
+        assert life.kinds(life.tell(events.EndOrdered(end_reason=EndReason.RUNNER_SHUTDOWN))) == ["Flush"]
         assert life.kinds(life.tell(events.Flushed(acknowledged=False))) == ["TearDown"]
 
 
@@ -564,3 +564,15 @@ def test_an_agent_that_fails_while_its_session_ends_holds_nobody_up() -> None:
     assert life.kinds(life.tell(events.HandlerFailed(failure=FAILURE))) == ["Record", "Flush"]
     life.tell(events.Flushed(), events.TornDown(), events.RecordsDurable())
     assert life.log[-1] == effects.QueueEnd(end_reason=EndReason.AGENT_ERROR, failed=True)
+
+
+@pytest.mark.parametrize("reason", [EndReason.RUNNER_SHUTDOWN, EndReason.AGENT_DISCONNECTED])
+def test_an_end_that_the_platform_orders_is_told_and_stored_with_its_reason_and_is_no_error(
+    reason: EndReason,
+) -> None:
+    life = live(VOICE)
+    ordered = life.tell(events.EndOrdered(end_reason=reason))
+    assert [effect.reason for effect in ordered if isinstance(effect, effects.SendClose)] == [reason.value]
+    life.tell(events.AgentEnded(), events.Flushed(), events.TornDown())
+    (end,) = life.tell(events.RecordsDurable())
+    assert end == effects.QueueEnd(end_reason=reason, failed=False)

@@ -20,6 +20,7 @@ from voicethere.core.ports import SandboxLimits
 from voicethere.roles.runner.agent_supply import AgentSupply
 from voicethere.roles.runner.connections import ConnectionEvents
 from voicethere.roles.runner.crash_speech import CrashSpeech
+from voicethere.roles.runner.gauges import RunnerCounts
 from voicethere.roles.runner.host import RunnerParts, SessionHost
 from voicethere.roles.runner.settings import RunnerSettings
 from voicethere.roles.runner.unpacked import UnpackedBundles
@@ -75,11 +76,19 @@ class MemoryConnection:
             self.track.stop()
 
 
-class _OneBundle(UnpackedBundles):
+class OneBundle(UnpackedBundles):
+    """Every bundle is there already."""
+
     def __init__(self) -> None: ...
 
     async def folder(self, checksum: str) -> Path:
         return Path("bundle")
+
+
+def new_supply(sandbox: ScriptedSandbox, **options: Any) -> AgentSupply:
+    """A supply of agents in virtual time."""
+    defaults = {"clock": LoopClock(), "limits": SandboxLimits(), "bundles": OneBundle()}
+    return AgentSupply(sandbox=sandbox, **{**defaults, **options})
 
 
 class HostedCall:
@@ -103,7 +112,7 @@ class HostedCall:
     ) -> None:
         self.sandbox = sandbox or ScriptedSandbox(hooks)
         self.queue = InMemoryErrorQueue()
-        self.agents = agents or AgentSupply(sandbox=self.sandbox, clock=LoopClock(), limits=SandboxLimits())
+        self.agents = agents or new_supply(self.sandbox)
         self.session_id = session_id
         self._owns_agents = agents is None
         speech = ScriptedSpeech(
@@ -129,9 +138,10 @@ class HostedCall:
                 agents=self.agents,
                 speech=speech,
                 queue=self.queue,
-                bundles=_OneBundle(),
+                bundles=OneBundle(),
                 crash_speech=self.crash_speech,
                 clock=LoopClock(),
+                counts=RunnerCounts(),
                 send=lambda message: None,
                 connect=self._connect,
             ),

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.unit.runner.hosted_call import HostedCall
+from tests.unit.runner.hosted_call import HostedCall, new_supply
 from tests.unit.runner.scripted_children import ScriptedSandbox
-from voicethere.core.ports import ChildProcess, ChildSpec, SandboxLimits, SandboxUnavailable
-from voicethere.roles.runner.agent_supply import AgentSupply
-from voicethere.testing.virtual_time import LoopClock, in_virtual_time
+from voicethere.core.ports import ChildProcess, ChildSpec, SandboxUnavailable
+from voicethere.testing.virtual_time import in_virtual_time
 from voicethere.wire import ipc
 from voicethere.wire.session_api import Mode
 from voicethere.wire.settings import AgentCrashPolicy, SessionSettings
@@ -27,9 +26,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.sandbox = ScriptedSandbox()
-        self.supply = AgentSupply(
-            sandbox=self.sandbox, clock=LoopClock(), limits=SandboxLimits(), linger_seconds=5.0
-        )
+        self.supply = new_supply(self.sandbox, linger_seconds=5.0)
 
     def call(self, session_id: str, **deployed: Any) -> HostedCall:
         options = {"shared_child_per_session": True, "settings": NEVER_IDLE, **deployed}
@@ -164,7 +161,7 @@ class _NoSandbox(ScriptedSandbox):
 
 @in_virtual_time
 async def test_a_child_that_cannot_be_started_is_told_to_all_who_wanted_it() -> None:
-    supply = AgentSupply(sandbox=_NoSandbox(), clock=LoopClock(), limits=SandboxLimits())
+    supply = new_supply(_NoSandbox())
     refused = []
 
     async def wants(session_id: str, on_event: Callable[[Any], None]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from voicethere.errors.causes import Cause, Crash, HandlerFailure
+from voicethere.wire.control_channel import EndReason
 from voicethere.wire.ipc import DataChannelBinary, DataChannelMessage, SpeechEventMessage
 
 AgentInput = DataChannelMessage | DataChannelBinary | SpeechEventMessage
@@ -112,8 +113,10 @@ class Cancelled(Event, frozen=True, kw_only=True):
     """The session service gave the session up: nobody joined."""
 
 
-class ShuttingDown(Event, frozen=True, kw_only=True):
-    """The runner is going away."""
+class EndOrdered(Event, frozen=True, kw_only=True):
+    """The platform ends the session in order, without an error: the runner leaves, or a deploy said so."""
+
+    end_reason: EndReason
 
 
 class SpeechDrained(Event, frozen=True, kw_only=True):

@@ -22,7 +22,8 @@ The rules (contract: control-channel.md, "How a session fails"; session-api.md; 
   and the end is queued only once every error is durable.
 - The idle countdown begins anew with every activity that the settings count. While user or agent speaks it
   stands still, where speech counts.
-- A clean end (the client's or the agent's wish) gives `on_session_end` its chance and records nothing.
+- A clean end (the client's, the agent's or the platform's wish) gives `on_session_end` its chance and records
+  nothing.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ from voicethere.core.session.events import (
     ClientSent,
     ControlOpened,
     CrashSpeechDone,
+    EndOrdered,
     Event,
     Flushed,
     HandlerFailed,
@@ -75,7 +77,6 @@ from voicethere.core.session.events import (
     PeerLost,
     RecordsDurable,
     RunnerFault,
-    ShuttingDown,
     SpeechDrained,
     Timer,
     TimerFired,
@@ -417,10 +418,10 @@ def _cancelled(step: _Step, event: Cancelled) -> None:
         step.flush()
 
 
-def _shutting_down(step: _Step, event: ShuttingDown) -> None:
+def _end_ordered(step: _Step, event: EndOrdered) -> None:
     if step.wants_more() or step.state.phase is Phase.DRAINING_SPEECH:
-        step.do(StopSpeech(), SendClose(reason=EndReason.RUNNER_SHUTDOWN.value))
-        step.end_cleanly(EndReason.RUNNER_SHUTDOWN)
+        step.do(StopSpeech(), SendClose(reason=event.end_reason.value))
+        step.end_cleanly(event.end_reason)
     elif step.state.phase is Phase.FAILING:
         step.forget_telling()
         step.flush()
@@ -569,7 +570,7 @@ _EVENTS: dict[type[Event], Callable[[_Step, Any], None]] = {
     IdleHookDone: _idle_hook_done,
     RunnerFault: _runner_fault,
     Cancelled: _cancelled,
-    ShuttingDown: _shutting_down,
+    EndOrdered: _end_ordered,
     CrashSpeechDone: _crash_speech_done,
     Flushed: _flushed,
     Heard: _heard,

@@ -102,6 +102,11 @@ class AgentChild:
         """The process's id, as this machine counts; None before `start` is done."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs, as far as is known."""
+        return self._process is not None and not self._gone
+
     async def start(self) -> None:
         """Return when the process runs; `AgentLoaded` or `ChildGone` says how the bundle took it.
 
@@ -151,6 +156,19 @@ class AgentChild:
         if self._inbox.ending(session_id):
             self._watchdog.session_ending(session_id)
             self._send(ipc.SessionEnd(session_id=session_id))
+
+    async def answers(self, seconds: float) -> bool:
+        """Whether the child's event loop answers within so many seconds; False also where it is gone."""
+        number = self._watchdog.ping_now()
+        self._send(ipc.Ping(n=number))
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._gone and self._watchdog.unanswered(number):
+                    self._inbox.ponged.clear()
+                    await self._inbox.ponged.wait()
+        except TimeoutError:
+            return False
+        return not self._gone
 
     async def stop(self, grace: float) -> None:
         """End the sessions that are not ended, within `grace` seconds, then the process.

@@ -37,7 +37,10 @@ class _SessionInChild:
 
 
 class Inbox:
-    """`take` handles one message; `dropped` counts those that came to nothing."""
+    """`take` handles one message; `dropped` counts those that came to nothing.
+
+    `ponged` is set by every answer to a ping, and at the end.
+    """
 
     def __init__(
         self, *, emit: Callable[[AgentEvent], None], journal: Journal, watchdog: Watchdog, clock: Clock
@@ -51,6 +54,7 @@ class Inbox:
         self._failed_everywhere = False
         self.loaded = False
         self.dropped = 0
+        self.ponged = asyncio.Event()
         self.all_ended = asyncio.Event()
         self.all_ended.set()
 
@@ -82,6 +86,7 @@ class Inbox:
         match message:
             case ipc.Pong(n=n):
                 self._watchdog.pong(n)
+                self.ponged.set()
             case ipc.Log():
                 known = message.session_id if message.session_id in self._sessions else None
                 self._journal.logged(message, known)
@@ -102,7 +107,8 @@ class Inbox:
                     self._of_session(message, session)
 
     def close(self) -> None:
-        """Say what was refused last."""
+        """Say what was refused last; nothing is taken any more."""
+        self.ponged.set()
         self._tell_refused(self._gate.refused_to_tell(now=self._clock.monotonic(), last=True))
 
     def _of_session(

@@ -105,9 +105,17 @@ class Watchdog:
         if not self._pinging or self._now < self._next_ping:
             return None
         self._next_ping = self._now + self._timeouts.ping_interval
+        return self.ping_now()
+
+    def ping_now(self) -> int:
+        """The number of a ping that is sent out of turn."""
         self._pings += 1
         self._unanswered[self._pings] = self._now
         return self._pings
+
+    def unanswered(self, n: int) -> bool:
+        """Whether the answer to ping `n` is yet to come."""
+        return n in self._unanswered
 
     def pong(self, n: int) -> None:
         """Ping `n` was answered, and with it all before; a number that is not open means nothing."""

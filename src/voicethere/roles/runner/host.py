@@ -23,6 +23,7 @@ from voicethere.roles.runner.agent_supply import AgentSupply, SessionAgent
 from voicethere.roles.runner.client_messages import ForAgent, MessageRefused, interpret
 from voicethere.roles.runner.connections import ClientConnections, ConnectionEvents
 from voicethere.roles.runner.crash_speech import CrashSpeech
+from voicethere.roles.runner.gauges import RunnerCounts
 from voicethere.roles.runner.listening import Listener
 from voicethere.roles.runner.reporter import Reporter
 from voicethere.roles.runner.session_environment import environment_of
@@ -34,6 +35,7 @@ from voicethere.roles.runner.unpacked import UnpackedBundles
 from voicethere.wire import ipc
 from voicethere.wire.control_channel import (
     AgentSpeak,
+    EndReason,
     Keepalive,
     SessionClose,
     SessionHello,
@@ -59,6 +61,7 @@ class RunnerParts(msgspec.Struct, frozen=True, kw_only=True):
     bundles: UnpackedBundles
     crash_speech: CrashSpeech
     clock: Clock
+    counts: RunnerCounts
     send: Callable[[ToService], None]
     connect: Callable[..., ClientConnections] = ClientConnections
 
@@ -96,6 +99,7 @@ class SessionHost:
             clock=parts.clock,
             redactor=self._redactor,
             bounds=settings.bounds,
+            counts=parts.counts,
         )
         self._connections = parts.connect(
             session_id=self.session_id,
@@ -156,9 +160,13 @@ class SessionHost:
         """The session service gave the session up."""
         self._post(events.Cancelled())
 
-    def shut_down(self) -> None:
-        """The runner is going away."""
-        self._post(events.ShuttingDown())
+    def end(self, reason: EndReason) -> None:
+        """End the session in order, without an error: its client is told the reason, and it is stored."""
+        self._post(events.EndOrdered(end_reason=reason))
+
+    def fault(self, error: Exception) -> None:
+        """Something that was to be done for the session raised: that ends it, with an error."""
+        self._post(events.RunnerFault(cause=error))
 
     # ------------------------------------------------------------------ the machine
 
@@ -546,7 +554,7 @@ class SessionHost:
     # ------------------------------------------------------------------ small things
 
     def _environment(self, context: dict[str, Any] | None) -> dict[str, str]:
-        return environment_of(self._agent, self.session_id, self._rules.idle_seconds, context)
+        return environment_of(self._agent, self.session_id, context)
 
     def _signal(self, peer_id: str, text: str) -> None:
         self._parts.send(SignalToPeer(session_id=self.session_id, peer_id=peer_id, message=text))

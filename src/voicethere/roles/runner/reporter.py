@@ -17,6 +17,7 @@ from voicethere.core.ports import Clock, ErrorQueuePort, QueueUnavailable
 from voicethere.errors import Bounds, Cause, ErrorRecord, Redactor, SessionErrorCode, make_record
 from voicethere.errors.ids import error_id
 from voicethere.errors.times import iso_from_epoch
+from voicethere.roles.runner.gauges import RunnerCounts
 from voicethere.wire.control_channel import EndReason
 from voicethere.wire.queue import ErrorItem, QueueItem, SessionEndedItem
 from voicethere.wire.relay import DeployedAgent
@@ -36,6 +37,7 @@ class Reporter:
         clock: Clock,
         redactor: Redactor,
         bounds: Bounds,
+        counts: RunnerCounts,
     ) -> None:
         self._session_id = session_id
         self._agent = agent
@@ -43,6 +45,7 @@ class Reporter:
         self._clock = clock
         self._redactor = redactor
         self._bounds = bounds
+        self._counts = counts
         self._recorded = 0
         self._pending: set[asyncio.Task[None]] = set()
         self._order = asyncio.Lock()
@@ -72,6 +75,7 @@ class Reporter:
             customer_context=None if customer_context is None else dict(customer_context),
             recoverable=recoverable,
         )
+        self._counts.errors[record.code] += 1
         self._queue_soon(ErrorItem(record=record))
         return record
 
@@ -125,6 +129,7 @@ class Reporter:
         )
 
     def _queue_is_down(self, state: tenacity.RetryCallState) -> None:
+        self._counts.queue_put_failures += 1
         problem = state.outcome.exception() if state.outcome else None
         _log.error(
             "queue_unavailable",

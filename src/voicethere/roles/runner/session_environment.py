@@ -6,17 +6,26 @@ from typing import Any
 
 import msgspec
 
+from voicethere.roles.runner.session_rules import idle_seconds_of
 from voicethere.wire import ipc
 from voicethere.wire.relay import DeployedAgent
 
+OF_ONE_SESSION = frozenset({ipc.ENV_SESSION_ID, ipc.ENV_CUSTOMER_CONTEXT})
+"""What nobody knows before there is a session, and what cannot be one for several."""
 
-def environment_of(
-    agent: DeployedAgent, session_id: str, idle_seconds: float | None, context: dict[str, Any] | None
-) -> dict[str, str]:
+
+def environment_ahead(agent: DeployedAgent) -> dict[str, str]:
+    """All that is known before there is a session: for a child that is started ahead of it."""
+    environment = environment_of(agent, "", None)
+    return {name: value for name, value in environment.items() if name not in OF_ONE_SESSION}
+
+
+def environment_of(agent: DeployedAgent, session_id: str, context: dict[str, Any] | None) -> dict[str, str]:
     """The project's variables and secrets, and on top of them what the platform says.
 
-    `idle_seconds`: the session's idle limit, None for no limit; `context`: what the client passed along.
+    `context`: what the client passed along.
     """
+    idle_seconds = idle_seconds_of(agent)
     environment = {
         **agent.environment,
         **agent.secrets,

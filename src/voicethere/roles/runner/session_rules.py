@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from voicethere.core.session import Rules
 from voicethere.roles.runner.settings import RunnerSettings
-from voicethere.wire.relay import AssignSession
+from voicethere.wire.relay import AssignSession, DeployedAgent
 from voicethere.wire.settings import AgentCrashPolicy
+
+
+def idle_seconds_of(agent: DeployedAgent) -> float | None:
+    """After how many seconds of nothing its sessions end; None: never."""
+    wanted = agent.settings
+    if not wanted.idle_timeout_enabled:
+        return None
+    idle = wanted.idle_timeout_seconds if agent.mode.has_audio else wanted.data_only_idle_timeout_seconds
+    return float(idle)
 
 
 def rules_of(assignment: AssignSession, settings: RunnerSettings) -> Rules:
     """The deployed project's settings, and the runner's."""
     wanted = assignment.agent.settings
-    audio = assignment.agent.mode.has_audio
-    idle = wanted.idle_timeout_seconds if audio else wanted.data_only_idle_timeout_seconds
     return Rules(
-        has_audio=audio,
+        has_audio=assignment.agent.mode.has_audio,
         crash_speech=bool(wanted.error_message.strip()),
         restart_child=assignment.agent.agent_crash_policy is AgentCrashPolicy.RESTART_CHILD,
-        idle_seconds=float(idle) if wanted.idle_timeout_enabled else None,
+        idle_seconds=idle_seconds_of(assignment.agent),
         idle_on_voice=wanted.idle_timeout_voice_activity,
         idle_on_messages=wanted.idle_timeout_dc_inbound,
         hello_seconds=settings.hello_seconds,

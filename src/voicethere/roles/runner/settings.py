@@ -19,7 +19,13 @@ class InvalidSetting(ValueError):
 
 
 class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`capacity` is how many sessions are hosted at once."""
+    """`capacity` is how many sessions are hosted at once; with less than `min_free_memory_mb` MiB available
+    on the machine no more are taken (0: never mind).
+
+    `drain_seconds`: how long sessions may go on once the runner was asked to leave; `end_seconds`: how long
+    ending the rest in order may take. `warm_children` are kept in all, `warm_children_per_agent` of one
+    deployment, each for at most `warm_child_seconds`.
+    """
 
     runner_id: str
     capacity: int = 64
@@ -38,7 +44,12 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
     agent_start_seconds: Seconds = 10.0
     hook_seconds: Seconds = 60.0
     idle_grace_seconds: Seconds = 30.0
-    drain_seconds: Seconds = 10.0
+    drain_seconds: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0.0
+    end_seconds: Seconds = 10.0
+    min_free_memory_mb: Annotated[int, msgspec.Meta(ge=0)] = 0
+    warm_children: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 16
+    warm_children_per_agent: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
+    warm_child_seconds: Seconds = 1800.0
     token_refresh_share: float = 0.5
     max_json_message_bytes: int = MAX_JSON_MESSAGE_BYTES
     max_binary_message_bytes: int = 256 * 1024
