@@ -10,7 +10,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from voicethere.adapters.store import CommittedBatch, Store, StoreConflict, StoreUnavailable
+from voicethere.adapters.store import (
+    CommittedBatch,
+    RetentionDone,
+    SessionRecord,
+    Store,
+    StoreConflict,
+    StoreUnavailable,
+    Suppression,
+    WaitingPlace,
+)
+from voicethere.errors.codes import SessionErrorCode
 from voicethere.errors.times import iso_from_epoch
 from voicethere.testing.clock import ManualClock
 from voicethere.testing.queue import sample_error
@@ -22,7 +32,7 @@ from voicethere.wire.control_plane import (
     Project,
     ValidationStatus,
 )
-from voicethere.wire.queue import ErrorItem, SessionEndedItem
+from voicethere.wire.queue import ErrorItem, QueueItem, SessionEndedItem, SuppressedItem
 from voicethere.wire.relay import DeployedAgent
 from voicethere.wire.session_api import FailureCode, Mode, ProvisioningStatus
 from voicethere.wire.settings import ProjectSettings, SessionSettings
@@ -287,6 +297,77 @@ async def test_a_completed_deployment_freezes_what_sessions_run(
     assert await store.deployed_agent(project.id) is None
 
 
+def an_agent(project: Project, build_id: str = "b1", *, warm: bool = False) -> DeployedAgent:
+    return DeployedAgent(
+        project_id=project.id,
+        build_id=build_id,
+        bundle_checksum=HASH,
+        mode=Mode.DATA,
+        settings=SessionSettings(),
+        warm_pool_enabled=warm,
+    )
+
+
+async def test_a_deployment_takes_effect_once(store: Store, project: Project) -> None:
+    agents = [an_agent(project, name) for name in ("b1", "b2")]
+    first, second = [
+        await store.create_deployment(project_id=project.id, build_id=None, mode=DeployMode.FORCE)
+        for _ in range(2)
+    ]
+    active = await store.finish_deployment(
+        first.id, status=DeploymentStatus.ACTIVE, error=None, agent=agents[0]
+    )
+    assert (active.completed_at, active.build_id) == (None, "b1")
+    assert await store.deployed_agent(project.id) == agents[0]
+    assert list(await store.active_deployments()) == [active]
+    await store.finish_deployment(second.id, status=DeploymentStatus.COMPLETED, error=None, agent=agents[1])
+    done = await store.finish_deployment(
+        first.id, status=DeploymentStatus.COMPLETED, error=None, agent=agents[0]
+    )
+    assert (done.status, done.completed_at is None) == (DeploymentStatus.COMPLETED, False)
+    assert await store.deployed_agent(project.id) == agents[1]
+    assert list(await store.active_deployments()) == []
+
+
+async def test_an_active_deployment_that_took_effect_completes_by_itself(
+    store: Store, project: Project
+) -> None:
+    deployment = await store.create_deployment(project_id=project.id, build_id=None, mode=DeployMode.FORCE)
+    await store.finish_deployment(
+        deployment.id, status=DeploymentStatus.ACTIVE, error=None, agent=an_agent(project)
+    )
+    await store.undeploy(project.id)
+    done = await store.finish_deployment(
+        deployment.id, status=DeploymentStatus.COMPLETED, error=None, agent=None
+    )
+    assert done.status is DeploymentStatus.COMPLETED
+    assert await store.deployed_agent(project.id) is None
+
+
+async def test_agents_that_want_a_warm_child_are_found_newest_first(
+    store: Store, org: str, clock: ManualClock
+) -> None:
+    async def deploy(agent: DeployedAgent) -> None:
+        deployment = await store.create_deployment(
+            project_id=agent.project_id, build_id=None, mode=DeployMode.DRAIN
+        )
+        await store.finish_deployment(
+            deployment.id, status=DeploymentStatus.COMPLETED, error=None, agent=agent
+        )
+        clock.advance(1)
+
+    projects = [await store.create_project(org_id=org, name=name, slug=name) for name in "abc"]
+    warm = [an_agent(project, warm=True) for project in projects]
+    await deploy(warm[0])
+    await deploy(an_agent(projects[1]))
+    await deploy(warm[2])
+    assert await store.warm_agents() == [warm[2], warm[0]]
+    assert await store.warm_agents(limit=1) == [warm[2]]
+    await deploy(an_agent(projects[2]))
+    await store.undeploy(projects[0].id)
+    assert await store.warm_agents() == []
+
+
 async def test_a_failed_deployment_leaves_the_last_one_in_place(store: Store, project: Project) -> None:
     agent = DeployedAgent(
         project_id=project.id, build_id="b1", bundle_checksum=HASH, mode=Mode.DATA, settings=SessionSettings()
@@ -340,21 +421,119 @@ async def test_a_session_takes_its_steps_and_then_stands_still(
     assert ready is not None
     assert (ready.status, ready.build_id, ready.runner_id) == (ProvisioningStatus.READY, "b1", "runner-1")
     assert ready.completed_at == ready.updated_at == clock.wire_time()
+    late = await store.update_session(
+        session, status=ProvisioningStatus.FAILED, failure_code=FailureCode.TIMEOUT, mode=Mode.DATA
+    )
+    assert late == ready
+    assert await store.update_session("nope", status=ProvisioningStatus.READY) is None
+
+
+async def test_a_failed_session_stays_failed(
+    store: Store, project: Project, session: str, clock: ManualClock
+) -> None:
     failed = await store.update_session(
         session,
         status=ProvisioningStatus.FAILED,
         failure_code=FailureCode.TIMEOUT,
         failure_message="too slow",
+        mode=Mode.VOICE_DATA,
     )
     assert failed is not None
     assert (failed.failure_code, failed.failure_message) == (FailureCode.TIMEOUT, "too slow")
-    assert failed.failed
+    assert (failed.failed, failed.mode) == (True, Mode.VOICE_DATA)
     assert await store.update_session(session, status=ProvisioningStatus.READY) == failed
-    assert await store.update_session("nope", status=ProvisioningStatus.READY) is None
     row = await store.get_session_row(project.id, session)
     assert row is not None
     assert (row.status, row.ended_at) == ("failed", clock.wire_time())
     assert await store.get_session_row("another", session) is None
+
+
+async def make_sessions(store: Store, project: Project, *names: str) -> list[SessionRecord]:
+    return [
+        await store.create_session(
+            session_id=name, project_id=project.id, build_id=None, customer_context=None, idempotency_key=None
+        )
+        for name in names
+    ]
+
+
+async def test_places_in_the_line_only_fall(store: Store, project: Project, clock: ManualClock) -> None:
+    made = await make_sessions(store, project, "a", "b", "c", "d")
+    assert [record.number for record in made] == sorted(record.number for record in made)
+    for name in "abcd":
+        assert await store.waiting_place(name) is None
+        await store.update_session(name, status=ProvisioningStatus.WAITING)
+    since = clock.wire_time()
+
+    async def places() -> list[int | None]:
+        found = [await store.waiting_place(name) for name in "abcd"]
+        return [None if place is None else place.position for place in found]
+
+    assert await places() == [1, 2, 3, 4]
+    await store.update_session("a", status=ProvisioningStatus.PROVISIONING)
+    assert await places() == [None, 2, 3, 4]
+    clock.advance(3)
+    await store.update_session("a", status=ProvisioningStatus.WAITING)
+    assert await places() == [1, 2, 3, 4]
+    again = await store.waiting_place("a")
+    assert again == WaitingPlace(position=1, waiting_since=since, last_seen=since)
+    await store.update_session("a", status=ProvisioningStatus.READY)
+    await store.commit_batch([ended("b", project.id)], [])
+    await store.update_session("c", status=ProvisioningStatus.FAILED)
+    assert await places() == [None, None, None, 1]
+    assert await store.waiting_place("nope") is None
+
+
+async def test_who_waits_and_is_seen_no_more_expires(
+    store: Store, project: Project, clock: ManualClock
+) -> None:
+    await make_sessions(store, project, "queued", "waits", "left", "hosted")
+    for name in ("waits", "left"):
+        await store.update_session(name, status=ProvisioningStatus.WAITING)
+    await store.update_session("hosted", status=ProvisioningStatus.READY)
+    clock.advance(10)
+    for name in ("queued", "waits", "hosted", "nope"):
+        await store.session_seen(name)
+    place = await store.waiting_place("waits")
+    assert place is not None
+    assert place.last_seen == clock.wire_time() > place.waiting_since
+    assert await store.expired_waiters(clock.wire_time()) == ["left"]
+    clock.advance(1)
+    assert await store.expired_waiters(clock.wire_time()) == ["waits", "left"]
+    queued = await store.get_session("queued")
+    hosted = await store.get_session("hosted")
+    assert queued is not None
+    assert hosted is not None
+    assert (queued.last_seen, hosted.last_seen) == (place.last_seen, None)
+    assert list(await store.queued_sessions()) == [queued]
+
+
+async def test_the_first_time_that_a_client_joins_is_kept(
+    store: Store, session: str, clock: ManualClock
+) -> None:
+    joined = clock.wire_time()
+    for _ in range(2):
+        await store.session_joined(session)
+        clock.advance(1)
+    record = await store.get_session(session)
+    assert record is not None
+    assert record.joined_at == joined
+    await store.session_joined("nope")
+
+
+async def test_a_session_says_whether_it_would_wait(store: Store, project: Project, session: str) -> None:
+    waits = await store.get_session(session)
+    impatient = await store.create_session(
+        session_id="now or never",
+        project_id=project.id,
+        build_id=None,
+        customer_context=None,
+        idempotency_key=None,
+        wait_for_capacity=False,
+    )
+    assert waits is not None
+    assert (waits.wait_for_capacity, impatient.wait_for_capacity) == (True, False)
+    assert (waits.mode, waits.waiting_since, waits.last_seen, waits.joined_at) == (None,) * 4
 
 
 async def test_an_idempotency_key_gives_the_same_session_within_its_project(
@@ -523,7 +702,7 @@ async def test_a_row_that_the_database_refuses_does_not_lose_the_others(
     committed = await store.commit_batch([good[0], bad, *good[1:]], [])
     assert committed == CommittedBatch(inserted=3, duplicates=0, dead=1, ended=0)
     (letter,) = await store.dead_letters()
-    assert letter.problem.startswith("the database refuses this error")
+    assert letter.problem.startswith("the database refuses this")
 
 
 async def test_clocks_that_are_wrong_are_clamped_and_the_report_is_kept(
@@ -561,6 +740,172 @@ async def test_a_big_batch_is_one_batch(store: Store, project: Project, session:
     items += [sample_error(f"unknown-{number}", project.id) for number in range(1200)]
     committed = await store.commit_batch(items, [])
     assert committed == CommittedBatch(inserted=1200, duplicates=0, dead=1200, ended=0)
+
+
+def suppressed(project_id: str, name: str, *, count: int = 7, at: str) -> SuppressedItem:
+    return SuppressedItem(
+        id=name,
+        project_id=project_id,
+        code=SessionErrorCode.AGENT_HANDLER_FAILED,
+        count=count,
+        first_at=at,
+        last_at=at,
+    )
+
+
+async def test_suppressed_errors_are_counted_once(
+    store: Store, project: Project, session: str, clock: ManualClock
+) -> None:
+    old, new = iso_from_epoch(clock.now() - 9), clock.wire_time()
+    items: list[QueueItem] = [
+        suppressed(project.id, "z", at=old),
+        sample_error(session, project.id),
+        suppressed(project.id, "a", count=3, at=new),
+        suppressed("nope", "b", at=new),
+        suppressed(project.id, "c", count=0, at=new),
+    ]
+    committed = await store.commit_batch(items, [])
+    assert committed == CommittedBatch(inserted=1, duplicates=0, dead=2, ended=0, suppressed=2)
+    again = await store.commit_batch(items, [])
+    assert again == CommittedBatch(inserted=0, duplicates=1, dead=0, ended=0)
+    assert list(await store.suppressed_errors(project.id)) == [
+        Suppression(code="AGENT_HANDLER_FAILED", count=3, first_at=new, last_at=new),
+        Suppression(code="AGENT_HANDLER_FAILED", count=7, first_at=old, last_at=old),
+    ]
+    assert len(await store.suppressed_errors(project.id, limit=1)) == 1
+    assert [letter.problem for letter in await store.dead_letters()] == [
+        "a count of suppressed errors is from 1 to 9007199254740992",
+        "there is no project 'nope' (it may be deleted)",
+    ]
+
+
+async def test_dead_letters_are_numbered_and_can_be_taken_out(store: Store) -> None:
+    assert await store.count_dead_letters() == 0
+    await store.commit_batch([], [(f"{n}".encode(), "poison") for n in range(4)] + [(b"x" * 70_000, "big")])
+    letters = await store.dead_letters(limit=2)
+    assert [(letter.data[:1], letter.truncated) for letter in letters] == [(b"x", True), (b"3", False)]
+    older = await store.dead_letters(before=letters[-1].number)
+    assert [letter.data for letter in older] == [b"2", b"1", b"0"]
+    assert await store.get_dead_letter(older[0].number) == older[0]
+    assert await store.delete_dead_letter(older[0].number)
+    assert not await store.delete_dead_letter(older[0].number)
+    assert await store.get_dead_letter(older[0].number) is None
+    assert await store.count_dead_letters() == 4
+
+
+# ------------------------------------------------------------------ retention
+
+
+async def fill(store: Store, project: Project, session: str, clock: ManualClock, ages: range) -> None:
+    """Errors of one project, so many days old; the name of each is its age."""
+    await store.commit_batch(
+        [
+            sample_error(
+                session,
+                project.id,
+                id=f"{project.slug}-{age}",
+                occurred_at=iso_from_epoch(clock.now() - age * 86400),
+            )
+            for age in ages
+        ],
+        [],
+    )
+
+
+async def kept(store: Store, project: Project) -> list[str]:
+    page = await store.project_errors(project.id, limit=100, cursor=None)
+    return [row.id.partition("-")[2] for row in page.errors]
+
+
+async def test_old_errors_go_and_each_project_has_its_own_age(
+    store: Store, org: str, project: Project, session: str, clock: ManualClock
+) -> None:
+    other = await store.create_project(org_id=org, name="Other", slug="other")
+    await store.put_project_settings(other.id, ProjectSettings(retention_days=3))
+    await make_sessions(store, other, "of the other")
+    await fill(store, project, session, clock, range(10))
+    await fill(store, other, "of the other", clock, range(10))
+    nothing = await store.apply_retention(default_days=0, default_errors=0, batch=1)
+    assert nothing == RetentionDone(deleted_errors=1, deleted_sessions=0, deleted_dead_letters=0, more=True)
+    done = await store.apply_retention(default_days=7, default_errors=0)
+    assert done == RetentionDone(deleted_errors=7, deleted_sessions=0, deleted_dead_letters=0, more=False)
+    assert await kept(store, project) == ["0", "1", "2", "3", "4", "5", "6", "7"]
+    assert await kept(store, other) == ["0", "1", "2", "3"]
+
+
+async def test_a_project_keeps_so_many_errors_the_newest(
+    store: Store, org: str, project: Project, session: str, clock: ManualClock
+) -> None:
+    other = await store.create_project(org_id=org, name="Other", slug="other")
+    await store.put_project_settings(other.id, ProjectSettings(retention_errors=2))
+    await make_sessions(store, other, "of the other")
+    await fill(store, project, session, clock, range(6))
+    await fill(store, other, "of the other", clock, range(6))
+    rounds = []
+    while True:
+        rounds.append(await store.apply_retention(default_days=0, default_errors=5, batch=3))
+        if not rounds[-1].more:
+            break
+    assert [done.deleted_errors for done in rounds] == [4, 1]
+    assert await kept(store, project) == ["0", "1", "2", "3", "4"]
+    assert await kept(store, other) == ["0", "1"]
+
+
+async def test_what_ended_long_ago_goes_and_what_goes_on_stays(
+    store: Store, project: Project, clock: ManualClock
+) -> None:
+    await make_sessions(store, project, "ended", "goes on", "waits")
+    over = SessionEndedItem(
+        session_id="ended",
+        project_id=project.id,
+        end_reason="client",
+        failed=False,
+        ended_at=clock.wire_time(),
+    )
+    at = clock.wire_time()
+    await store.commit_batch([over, suppressed(project.id, "old", at=at)], [(b"old", "poison")])
+    clock.advance(5 * 86400)
+    await store.commit_batch([suppressed(project.id, "new", at=clock.wire_time())], [(b"new", "poison")])
+    done = await store.apply_retention(default_days=4, default_errors=0)
+    assert done == RetentionDone(deleted_errors=0, deleted_sessions=1, deleted_dead_letters=1, more=False)
+    assert [record.id for record in await store.unfinished_sessions()] == ["goes on", "waits"]
+    assert await store.get_session("ended") is None
+    assert [letter.data for letter in await store.dead_letters()] == [b"new"]
+    assert [row.first_at for row in await store.suppressed_errors(project.id)] == [clock.wire_time()]
+
+
+async def test_retention_by_several_at_once_deletes_nothing_too_much(
+    store: Store, project: Project, session: str, clock: ManualClock
+) -> None:
+    await fill(store, project, session, clock, range(20))
+    done = await asyncio.gather(
+        *(store.apply_retention(default_days=0, default_errors=8, batch=5) for _ in range(6))
+    )
+    assert sum(part.deleted_errors for part in done) <= 12
+    while (await store.apply_retention(default_days=0, default_errors=8)).more:
+        pass
+    assert await kept(store, project) == [str(age) for age in range(8)]
+    with pytest.raises(ValueError, match="batch of at least 1"):
+        await store.apply_retention(default_days=0, default_errors=0, batch=0)
+
+
+# ------------------------------------------------------------------ the platform's own
+
+
+async def test_a_platform_secret_is_made_once(store: Store) -> None:
+    made: list[bytes] = []
+
+    def make() -> bytes:
+        made.append(uuid.uuid4().bytes)
+        return made[-1]
+
+    first = await store.platform_secret("join-tokens", make)
+    assert made == [first]
+    assert {await store.platform_secret("join-tokens", make) for _ in range(3)} == {first}
+    assert await store.platform_secret("other", make) == made[1] != first
+    at_once = await asyncio.gather(*(store.platform_secret("race", make) for _ in range(8)))
+    assert len(set(at_once)) == 1
+    await store.ping()
 
 
 # ------------------------------------------------------------------ pages
@@ -717,6 +1062,8 @@ async def test_a_closed_store_says_so(store: Store) -> None:
         await store.ensure_default_org()
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.get_session("s")
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.ping()
 
 
 @pytest.mark.parametrize("url", ["", "sqlite://", "sqlite:///:memory:", "postgresql://u:p4ssw0rd@h/d", "x y"])

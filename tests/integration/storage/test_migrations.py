@@ -26,11 +26,24 @@ Start = Callable[..., subprocess.Popen[str]]
 PACKAGE = Path(__file__).parents[3]
 
 
-def schema(path: Path) -> dict[str, str]:
-    """Every table and index with its SQL, apart from spacing."""
+def schema(path: Path) -> dict[str, object]:
+    """Every table with its columns and constraints, every index with its SQL, apart from spacing.
+
+    Not the SQL of tables: a column that was added later stands in another place of it.
+    """
+    found: dict[str, object] = {}
     with closing(sqlite3.connect(path)) as connection:
-        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
-    return {name: " ".join(sql.split()) for name, sql in rows if not name.startswith(("sqlite_", "alembic_"))}
+        for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
+            if name.startswith("alembic_"):
+                continue
+            if kind == "table":
+                parts = ("table_xinfo", "foreign_key_list", "index_list")
+                found[name] = [
+                    sorted(row[1:] for row in connection.execute(f"PRAGMA {part}({name})")) for part in parts
+                ]
+            elif sql is not None:
+                found[name] = " ".join(sql.split())
+    return found
 
 
 async def test_the_migrated_schema_is_the_described_one(tmp_path: Path) -> None:

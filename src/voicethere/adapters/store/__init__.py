@@ -5,9 +5,12 @@ from voicethere.adapters.store.records import (
     DeadLetter,
     ErrorPage,
     KeyRecord,
+    RetentionDone,
     SessionRecord,
     StoreConflict,
     StoreUnavailable,
+    Suppression,
+    WaitingPlace,
 )
 from voicethere.adapters.store.store import Store
 
@@ -16,8 +19,11 @@ __all__ = [
     "DeadLetter",
     "ErrorPage",
     "KeyRecord",
+    "RetentionDone",
     "SessionRecord",
     "Store",
     "StoreConflict",
     "StoreUnavailable",
+    "Suppression",
+    "WaitingPlace",
 ]

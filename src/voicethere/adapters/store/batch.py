@@ -8,20 +8,27 @@ and never takes its neighbours with it. A batch that comes again changes nothing
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from sqlalchemy import Connection, exc, select, update
+from sqlalchemy import Connection, Table, exc, select, update
 
 from voicethere.adapters.store import columns
 from voicethere.adapters.store.database import is_unavailable
 from voicethere.adapters.store.records import CommittedBatch
-from voicethere.adapters.store.tables import dead_letters, session_errors, sessions
+from voicethere.adapters.store.tables import (
+    dead_letters,
+    error_suppressions,
+    projects,
+    session_errors,
+    sessions,
+)
 from voicethere.errors.records import ErrorRecord
-from voicethere.wire.queue import ErrorItem, QueueItem, SessionEndedItem, encode
+from voicethere.wire.queue import ErrorItem, QueueItem, SessionEndedItem, SuppressedItem, encode
 
 MAX_DEAD_LETTER_BYTES = 64 * 1024
 MAX_PROBLEM_CHARACTERS = 1000
+MAX_COUNT = 2**53
 CLOCK_AHEAD_MS = 60 * 1000
 CLOCK_BEHIND_MS = 30 * 24 * 3600 * 1000
 
@@ -29,6 +36,7 @@ _LOOKUP = 500
 
 Dead = tuple[bytes, str]
 Row = dict[str, Any]
+Candidate = tuple[Row, QueueItem]
 
 
 class _Unstorable(Exception):
@@ -39,29 +47,35 @@ def commit_batch(
     connection: Connection, now_ms: int, items: Sequence[QueueItem], dead: Sequence[Dead]
 ) -> CommittedBatch:
     """Store all that can be stored and bury the rest; the caller commits."""
-    projects = _projects_of_sessions(connection, items)
+    known = _projects_of_sessions(connection, items)
+    known_projects = _known_projects(connection, items)
     buried = list(dead)
-    errors: list[tuple[Row, ErrorItem]] = []
+    errors: list[Candidate] = []
+    suppressions: list[Candidate] = []
     ends: list[SessionEndedItem] = []
     for item in items:
         try:
             if isinstance(item, ErrorItem):
                 record = item.record
-                _check_session(projects, record.session_id, record.project_id)
+                _check_session(known, record.session_id, record.project_id)
                 errors.append((error_row(record, now_ms), item))
+            elif isinstance(item, SuppressedItem):
+                suppressions.append((_suppression_row(item, known_projects, now_ms), item))
             else:
-                _check_session(projects, item.session_id, item.project_id)
+                _check_session(known, item.session_id, item.project_id)
                 ends.append(item)
         except _Unstorable as problem:
             buried.append((encode(item), str(problem)))
-    inserted, unstorable = _insert_errors(connection, errors)
-    buried += unstorable
+    inserted, unstorable = _insert(connection, session_errors, errors)
+    suppressed, unstorable_counts = _insert(connection, error_suppressions, suppressions)
+    buried += unstorable + unstorable_counts
     ended = sum(_end(connection, item, now_ms) for item in ends)
     return CommittedBatch(
         inserted=inserted,
         duplicates=len(errors) - inserted - len(unstorable),
         dead=_bury(connection, buried, now_ms),
         ended=ended,
+        suppressed=suppressed,
     )
 
 
@@ -72,14 +86,9 @@ def error_row(record: ErrorRecord, now_ms: int) -> Row:
     cannot hide the newest errors, or be hidden); what was reported stays in the details.
     """
     details: Mapping[str, Any] = record.details
-    try:
-        reported_ms = columns.to_ms(record.occurred_at)
-    except ValueError:
-        occurred_at_ms = now_ms
-    else:
-        occurred_at_ms = min(max(reported_ms, now_ms - CLOCK_BEHIND_MS), now_ms + CLOCK_AHEAD_MS)
-        if occurred_at_ms != reported_ms:
-            details = {**details, "reported_occurred_at": record.occurred_at}
+    occurred_at_ms, sane = _sane_ms(record.occurred_at, now_ms)
+    if not sane:
+        details = {**details, "reported_occurred_at": record.occurred_at}
     context = record.customer_context
     return {
         "id": record.id,
@@ -99,8 +108,53 @@ def error_row(record: ErrorRecord, now_ms: int) -> Row:
     }
 
 
+def _sane_ms(reported: str, now_ms: int) -> tuple[int, bool]:
+    """A reported moment, moved to the nearest that a sane clock may say; whether that is as reported."""
+    try:
+        reported_ms = columns.to_ms(reported)
+    except ValueError:
+        return now_ms, False
+    moment_ms = min(max(reported_ms, now_ms - CLOCK_BEHIND_MS), now_ms + CLOCK_AHEAD_MS)
+    return moment_ms, moment_ms == reported_ms
+
+
+def _suppression_row(item: SuppressedItem, known_projects: Set[str], now_ms: int) -> Row:
+    if item.project_id not in known_projects:
+        raise _Unstorable(f"there is no project {item.project_id[:64]!r} (it may be deleted)")
+    if not 1 <= item.count <= MAX_COUNT:
+        raise _Unstorable(f"a count of suppressed errors is from 1 to {MAX_COUNT}")
+    return {
+        "id": item.id,
+        "project_id": item.project_id,
+        "code": item.code.value,
+        "count": item.count,
+        "first_at_ms": _sane_ms(item.first_at, now_ms)[0],
+        "last_at_ms": _sane_ms(item.last_at, now_ms)[0],
+    }
+
+
+def _known_projects(connection: Connection, items: Sequence[QueueItem]) -> set[str]:
+    """Those of the suppressions' projects that are there (errors and ends have sessions to go by)."""
+    wanted = sorted({item.project_id for item in items if isinstance(item, SuppressedItem)})
+    found: set[str] = set()
+    for start in range(0, len(wanted), _LOOKUP):
+        query = (
+            select(projects.c.id)
+            .where(projects.c.id.in_(wanted[start : start + _LOOKUP]))
+            .with_for_update(read=True, key_share=True)
+        )
+        found.update(connection.execute(query).scalars())
+    return found
+
+
+def _session_id(item: QueueItem) -> str | None:
+    if isinstance(item, ErrorItem):
+        return item.record.session_id
+    return None if isinstance(item, SuppressedItem) else item.session_id
+
+
 def _projects_of_sessions(connection: Connection, items: Sequence[QueueItem]) -> dict[str, str]:
-    wanted = list({(i.record if isinstance(i, ErrorItem) else i).session_id for i in items})
+    wanted = list({session_id for item in items if (session_id := _session_id(item)) is not None})
     found: dict[str, str] = {}
     for start in range(0, len(wanted), _LOOKUP):
         # The lock matters on PostgreSQL only: nobody may delete the project before this commits.
@@ -113,28 +167,28 @@ def _projects_of_sessions(connection: Connection, items: Sequence[QueueItem]) ->
     return found
 
 
-def _check_session(projects: Mapping[str, str], session_id: str, project_id: str) -> None:
-    actual = projects.get(session_id)
+def _check_session(known: Mapping[str, str], session_id: str, project_id: str) -> None:
+    actual = known.get(session_id)
     if actual is None:
         raise _Unstorable(f"there is no session {session_id[:64]!r} (it, or its project, may be deleted)")
     if actual != project_id:
         raise _Unstorable(f"the session {session_id[:64]!r} is not of the project {project_id[:64]!r}")
 
 
-def _insert_errors(connection: Connection, errors: Sequence[tuple[Row, ErrorItem]]) -> tuple[int, list[Dead]]:
-    """How many rows are new, and what the database would not take."""
-    if not errors:
+def _insert(connection: Connection, table: Table, candidates: Sequence[Candidate]) -> tuple[int, list[Dead]]:
+    """How many rows are new, on their ids, and what the database would not take."""
+    if not candidates:
         return 0, []
-    statement = columns.insert(connection, session_errors).on_conflict_do_nothing(index_elements=["id"])
+    statement = columns.insert(connection, table).on_conflict_do_nothing(index_elements=["id"])
     try:
         with connection.begin_nested():
-            return connection.execute(statement, [row for row, _ in errors]).rowcount, []
+            return connection.execute(statement, [row for row, _ in candidates]).rowcount, []
     except Exception as error:
         if is_unavailable(error):
             raise
         # One of them is bad: find it by trying each alone.
     inserted, unstorable = 0, []
-    for row, item in errors:
+    for row, item in candidates:
         try:
             with connection.begin_nested():
                 inserted += connection.execute(statement, row).rowcount
@@ -142,7 +196,7 @@ def _insert_errors(connection: Connection, errors: Sequence[tuple[Row, ErrorItem
             if is_unavailable(error):
                 raise
             reason = error.orig if isinstance(error, exc.StatementError) else error
-            unstorable.append((encode(item), f"the database refuses this error: {reason}"))
+            unstorable.append((encode(item), f"the database refuses this: {reason}"))
     return inserted, unstorable
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, delete, select, update
 
 from voicethere.adapters.store import columns
 from voicethere.adapters.store.projects import require_project
-from voicethere.adapters.store.tables import builds, deployed_agents, deployments, projects
+from voicethere.adapters.store.tables import ACTIVE, WARM, builds, deployed_agents, deployments, projects
 from voicethere.wire.control_plane import (
     Build,
     Deployment,
@@ -20,6 +20,7 @@ from voicethere.wire.control_plane import (
 )
 from voicethere.wire.relay import DeployedAgent
 
+_EFFECTIVE = (DeploymentStatus.ACTIVE, DeploymentStatus.COMPLETED)
 _FINAL = (DeploymentStatus.COMPLETED.value, DeploymentStatus.FAILED.value)
 _agent_decoder = msgspec.json.Decoder(DeployedAgent)
 
@@ -105,33 +106,50 @@ def finish_deployment(
 ) -> Deployment:
     """Take a step; one that is completed or failed already stays as it is.
 
+    The first step with an agent, active or completed, makes it the deployed one; no later step does so again
+    (another deployment, or an undeploy, may have followed).
+
     Raises:
         LookupError: there is no such deployment.
         ValueError: completed without what was deployed, or with another project's.
     """
-    row = _deployment_row(connection, deployment_id)
+    row = _deployment_row(connection, deployment_id, to_change=True)
     if row.status in _FINAL:
         return _deployment(row)
     values: dict[str, object] = {"status": status.value, "error": error}
     if status.value in _FINAL:
         values["completed_at_ms"] = now_ms
-    if status is DeploymentStatus.COMPLETED:
-        if agent is None or agent.project_id != row.project_id:
-            raise ValueError("a completed deployment needs the agent that it deployed, of its own project")
-        values["build_id"] = agent.build_id
-        deployed = {
-            "deployment_id": deployment_id,
-            "build_id": agent.build_id,
-            "agent": columns.to_json(agent),
-            "deployed_at_ms": now_ms,
-        }
-        connection.execute(
-            columns.insert(connection, deployed_agents)
-            .values(project_id=row.project_id, **deployed)
-            .on_conflict_do_update(index_elements=["project_id"], set_=deployed)
-        )
+    if status is DeploymentStatus.COMPLETED and agent is None and row.effective_at_ms is None:
+        raise ValueError("a completed deployment needs the agent that it deployed, of its own project")
+    if agent is not None and status in _EFFECTIVE:
+        if agent.project_id != row.project_id:
+            raise ValueError("a deployment deploys an agent of its own project")
+        if row.effective_at_ms is None:
+            values |= {"build_id": agent.build_id, "effective_at_ms": now_ms}
+            _deploy(connection, now_ms, deployment_id, agent)
     connection.execute(update(deployments).where(deployments.c.id == deployment_id).values(values))
     return _deployment(_deployment_row(connection, deployment_id))
+
+
+def _deploy(connection: Connection, now_ms: int, deployment_id: str, agent: DeployedAgent) -> None:
+    deployed = {
+        "deployment_id": deployment_id,
+        "build_id": agent.build_id,
+        "agent": columns.to_json(agent),
+        "deployed_at_ms": now_ms,
+        "warm": agent.warm_pool_enabled,
+    }
+    connection.execute(
+        columns.insert(connection, deployed_agents)
+        .values(project_id=agent.project_id, **deployed)
+        .on_conflict_do_update(index_elements=["project_id"], set_=deployed)
+    )
+
+
+def active_deployments(connection: Connection) -> Sequence[Deployment]:
+    """Those that are on their way, oldest first."""
+    query = select(deployments).where(ACTIVE).order_by(deployments.c.number)
+    return [_deployment(row) for row in connection.execute(query)]
 
 
 def get_deployment(connection: Connection, deployment_id: str, *, org_id: str) -> Deployment | None:
@@ -177,8 +195,22 @@ def deployed_agent(connection: Connection, project_id: str) -> DeployedAgent | N
     return None if text is None else _agent_decoder.decode(text)
 
 
-def _deployment_row(connection: Connection, deployment_id: str) -> Row[tuple[object, ...]]:
-    row = connection.execute(select(deployments).where(deployments.c.id == deployment_id)).first()
+def warm_agents(connection: Connection, limit: int) -> list[DeployedAgent]:
+    """What is deployed and wants a warm child, newest deploy first."""
+    query = (
+        select(deployed_agents.c.agent)
+        .where(WARM)
+        .order_by(deployed_agents.c.deployed_at_ms.desc(), deployed_agents.c.project_id)
+        .limit(limit)
+    )
+    return [_agent_decoder.decode(text) for text in connection.execute(query).scalars()]
+
+
+def _deployment_row(
+    connection: Connection, deployment_id: str, *, to_change: bool = False
+) -> Row[tuple[object, ...]]:
+    query = select(deployments).where(deployments.c.id == deployment_id)
+    row = connection.execute(query.with_for_update() if to_change else query).first()
     if row is None:
         raise LookupError(f"there is no deployment {deployment_id!r}")
     return row

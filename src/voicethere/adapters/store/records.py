@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from voicethere.wire.control_plane import SessionErrorRow
-from voicethere.wire.session_api import FailureCode, ProvisioningStatus
+from voicethere.wire.session_api import FailureCode, Mode, ProvisioningStatus
 
 
 class StoreConflict(Exception):
@@ -32,9 +32,14 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One session, from its request to its end. Times are wire times."""
+    """One session, from its request to its end. Times are wire times.
+
+    `number` is its place in the order in which all sessions were made. `last_seen` is when its client last
+    asked for it while it had no runner, `joined_at` when its client first came to its room.
+    """
 
     id: str
+    number: int
     project_id: str
     build_id: str | None
     status: ProvisioningStatus
@@ -48,6 +53,19 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str | None = None
     end_reason: str | None = None
     failed: bool = False
+    mode: Mode | None = None
+    wait_for_capacity: bool = True
+    waiting_since: str | None = None
+    last_seen: str | None = None
+    joined_at: str | None = None
+
+
+class WaitingPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a session stands in the line, from 1; it only ever moves forward. Times are wire times."""
+
+    position: int
+    waiting_since: str
+    last_seen: str
 
 
 class ErrorPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,22 +76,44 @@ class ErrorPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CommittedBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """What `commit_batch` really did, in rows: a repeated batch inserts, ends and buries nothing."""
+    """What `commit_batch` really did, in rows: nothing where the batch is a repeated one."""
 
     inserted: int
     duplicates: int
     dead: int
     ended: int
+    suppressed: int = 0
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """An item of the queue that could not be stored as what it is.
 
-    `data` is its beginning (at most `MAX_DEAD_LETTER_BYTES` of `size_bytes`), `problem` says why it is here.
+    `data` is its beginning (at most `MAX_DEAD_LETTER_BYTES` of `size_bytes`); `truncated` where that is not
+    all of it. `problem` says why it is here; a higher `number` is newer.
     """
 
+    number: int
     checksum_sha256: str
     data: bytes
     size_bytes: int
     problem: str
     created_at: str
+    truncated: bool
+
+
+class Suppression(msgspec.Struct, frozen=True, kw_only=True):
+    """So many errors of one code were counted and not stored. Times are wire times of the first and last."""
+
+    code: str
+    count: int
+    first_at: str
+    last_at: str
+
+
+class RetentionDone(msgspec.Struct, frozen=True, kw_only=True):
+    """What one round of retention deleted, in rows; `more` where another round would delete again."""
+
+    deleted_errors: int
+    deleted_sessions: int
+    deleted_dead_letters: int
+    more: bool

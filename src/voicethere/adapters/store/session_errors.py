@@ -6,8 +6,8 @@ import msgspec
 from sqlalchemy import Connection, Row, Select, select, tuple_
 
 from voicethere.adapters.store import columns, cursors
-from voicethere.adapters.store.records import DeadLetter, ErrorPage
-from voicethere.adapters.store.tables import dead_letters, session_errors
+from voicethere.adapters.store.records import ErrorPage, Suppression
+from voicethere.adapters.store.tables import error_suppressions, session_errors
 from voicethere.wire.control_plane import SessionErrorRow
 
 MAX_PAGE = 100
@@ -47,18 +47,22 @@ def errors_of_session(
     return _page(connection, query, _SESSION, limit)
 
 
-def newest_dead_letters(connection: Connection, *, limit: int) -> list[DeadLetter]:
-    """Newest first."""
-    rows = connection.execute(select(dead_letters).order_by(dead_letters.c.number.desc()).limit(limit))
+def suppressed_errors(connection: Connection, project_id: str, *, limit: int) -> list[Suppression]:
+    """What was counted and not stored, newest first."""
+    query = (
+        select(error_suppressions)
+        .where(error_suppressions.c.project_id == project_id)
+        .order_by(error_suppressions.c.last_at_ms.desc(), error_suppressions.c.id.desc())
+        .limit(limit)
+    )
     return [
-        DeadLetter(
-            checksum_sha256=row.checksum_sha256,
-            data=row.data,
-            size_bytes=row.size_bytes,
-            problem=row.problem,
-            created_at=columns.to_wire(row.created_at_ms),
+        Suppression(
+            code=row.code,
+            count=row._mapping["count"],  # `row.count` is a method of every row
+            first_at=columns.to_wire(row.first_at_ms),
+            last_at=columns.to_wire(row.last_at_ms),
         )
-        for row in rows
+        for row in connection.execute(query)
     ]
 
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
 from voicethere.adapters.store import columns
 from voicethere.adapters.store.projects import require_project
-from voicethere.adapters.store.records import SessionRecord, StoreConflict
-from voicethere.adapters.store.tables import sessions
+from voicethere.adapters.store.records import SessionRecord, StoreConflict, WaitingPlace
+from voicethere.adapters.store.tables import LINE, sessions
 from voicethere.wire.control_plane import SessionRow
-from voicethere.wire.session_api import FailureCode, ProvisioningStatus
+from voicethere.wire.session_api import FailureCode, Mode, ProvisioningStatus
 
 MAX_LIST = 1000
 
 _SETTLED = (ProvisioningStatus.READY, ProvisioningStatus.FAILED)
+_WAITS = (sessions.c.status == ProvisioningStatus.WAITING.value) & sessions.c.ended_at_ms.is_(None)
 
 
 def create_session(
@@ -31,6 +32,7 @@ def create_session(
     build_id: str | None,
     customer_context: dict[str, Any] | None,
     idempotency_key: str | None,
+    wait_for_capacity: bool,
 ) -> SessionRecord:
     """A queued session, or the one that the project made with this idempotency key before.
 
@@ -48,6 +50,7 @@ def create_session(
             status=ProvisioningStatus.QUEUED.value,
             customer_context=None if customer_context is None else columns.to_json(customer_context),
             idempotency_key=idempotency_key,
+            wait_for_capacity=wait_for_capacity,
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
         )
@@ -97,8 +100,12 @@ def update_session(
     runner_id: str | None,
     failure_code: FailureCode | None,
     failure_message: str | None,
+    mode: Mode | None,
 ) -> SessionRecord | None:
-    """Take a step; a session that has ended or failed stays as it is. None leaves a field alone."""
+    """Take a step; one that has ended, failed or is ready stays as it is. None leaves a field alone.
+
+    One that waits again keeps the moment since which it has waited.
+    """
     values: dict[str, object] = {"status": status.value, "updated_at_ms": now_ms}
     if build_id is not None:
         values["build_id"] = build_id
@@ -108,6 +115,11 @@ def update_session(
         values["failure_code"] = failure_code.value
     if failure_message is not None:
         values["failure_message"] = failure_message
+    if mode is not None:
+        values["mode"] = mode.value
+    if status is ProvisioningStatus.WAITING:
+        values["waiting_since_ms"] = func.coalesce(sessions.c.waiting_since_ms, now_ms)
+        values["last_seen_ms"] = func.coalesce(sessions.c.last_seen_ms, now_ms)
     if status in _SETTLED:
         values["completed_at_ms"] = now_ms
     if status is ProvisioningStatus.FAILED:
@@ -117,11 +129,65 @@ def update_session(
         .where(
             sessions.c.id == session_id,
             sessions.c.ended_at_ms.is_(None),
-            sessions.c.status != ProvisioningStatus.FAILED.value,
+            sessions.c.status.not_in([settled.value for settled in _SETTLED]),
         )
         .values(values)
     )
     return get_session(connection, session_id)
+
+
+def session_joined(connection: Connection, now_ms: int, session_id: str) -> None:
+    """Its client has come to its room; the first time is kept."""
+    connection.execute(
+        update(sessions)
+        .where(sessions.c.id == session_id, sessions.c.joined_at_ms.is_(None))
+        .values(joined_at_ms=now_ms)
+    )
+
+
+def session_seen(connection: Connection, now_ms: int, session_id: str) -> None:
+    """Its client has asked for it; kept of one that has no runner yet."""
+    connection.execute(update(sessions).where(sessions.c.id == session_id, LINE).values(last_seen_ms=now_ms))
+
+
+def waiting_place(connection: Connection, session_id: str) -> WaitingPlace | None:
+    """Its place in the line; None where it does not wait."""
+    row = connection.execute(
+        select(sessions.c.number, sessions.c.waiting_since_ms, sessions.c.last_seen_ms).where(
+            sessions.c.id == session_id, _WAITS
+        )
+    ).first()
+    if row is None:
+        return None
+    # Those that are being provisioned count, too: one of them may come back to its place.
+    before = connection.execute(
+        select(func.count()).select_from(sessions).where(LINE, sessions.c.number < row.number)
+    ).scalar_one()
+    return WaitingPlace(
+        position=before + 1,
+        waiting_since=columns.to_wire(row.waiting_since_ms),
+        last_seen=columns.to_wire(row.last_seen_ms),
+    )
+
+
+def expired_waiters(connection: Connection, before_ms: int) -> list[str]:
+    """Those in the line that wait and were last seen before this moment, oldest first."""
+    query = (
+        select(sessions.c.id)
+        .where(LINE, _WAITS, sessions.c.last_seen_ms < before_ms)
+        .order_by(sessions.c.number)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def queued_sessions(connection: Connection) -> Sequence[SessionRecord]:
+    """Those for which nothing was done yet, oldest first."""
+    query = (
+        select(sessions)
+        .where(LINE, sessions.c.status == ProvisioningStatus.QUEUED.value)
+        .order_by(sessions.c.number)
+    )
+    return [_record(row) for row in connection.execute(query)]
 
 
 def list_sessions(
@@ -153,6 +219,7 @@ def get_session_row(connection: Connection, project_id: str, session_id: str) ->
 def _record(row: Row[tuple[object, ...]]) -> SessionRecord:
     return SessionRecord(
         id=row.id,
+        number=row.number,
         project_id=row.project_id,
         build_id=row.build_id,
         status=ProvisioningStatus(row.status),
@@ -166,6 +233,11 @@ def _record(row: Row[tuple[object, ...]]) -> SessionRecord:
         ended_at=columns.to_wire_or_none(row.ended_at_ms),
         end_reason=row.end_reason,
         failed=row.failed,
+        mode=None if row.mode is None else Mode(row.mode),
+        wait_for_capacity=row.wait_for_capacity,
+        waiting_since=columns.to_wire_or_none(row.waiting_since_ms),
+        last_seen=columns.to_wire_or_none(row.last_seen_ms),
+        joined_at=columns.to_wire_or_none(row.joined_at_ms),
     )
 
 

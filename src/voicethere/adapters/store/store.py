@@ -5,19 +5,36 @@ This module only delegates: each concept has a module of functions on a connecti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from voicethere.adapters.store import batch, builds, columns, keys, projects, session_errors, sessions, tables
+from sqlalchemy import select
+
+from voicethere.adapters.store import (
+    batch,
+    builds,
+    columns,
+    dead_letters,
+    keys,
+    platform_secrets,
+    projects,
+    retention,
+    session_errors,
+    sessions,
+    tables,
+)
 from voicethere.adapters.store.database import Database
 from voicethere.adapters.store.records import (
     CommittedBatch,
     DeadLetter,
     ErrorPage,
     KeyRecord,
+    RetentionDone,
     SessionRecord,
     StoreConflict,
     StoreUnavailable,
+    Suppression,
+    WaitingPlace,
 )
 from voicethere.core.clock import SystemClock
 from voicethere.core.ports import Clock
@@ -34,7 +51,7 @@ from voicethere.wire.control_plane import (
 )
 from voicethere.wire.queue import QueueItem
 from voicethere.wire.relay import DeployedAgent
-from voicethere.wire.session_api import FailureCode, ProvisioningStatus
+from voicethere.wire.session_api import FailureCode, Mode, ProvisioningStatus
 from voicethere.wire.settings import ProjectSettings, SessionSettings
 
 __all__ = [
@@ -42,10 +59,13 @@ __all__ = [
     "DeadLetter",
     "ErrorPage",
     "KeyRecord",
+    "RetentionDone",
     "SessionRecord",
     "Store",
     "StoreConflict",
     "StoreUnavailable",
+    "Suppression",
+    "WaitingPlace",
 ]
 
 
@@ -229,7 +249,8 @@ class Store:
     async def finish_deployment(
         self, deployment_id: str, *, status: DeploymentStatus, error: str | None, agent: DeployedAgent | None
     ) -> Deployment:
-        """`completed` with `agent`: from now on the project's sessions run with exactly that."""
+        """The first step, active or completed, with an `agent`: from now on the project's sessions run with
+        exactly that. An active deployment has not come to its end yet (its sessions of before go on)."""
         return await self._database.write(
             lambda c: builds.finish_deployment(
                 c, self._now(), deployment_id, status=status, error=error, agent=agent
@@ -238,6 +259,10 @@ class Store:
 
     async def get_deployment(self, deployment_id: str, *, org_id: str) -> Deployment | None:
         return await self._database.read(lambda c: builds.get_deployment(c, deployment_id, org_id=org_id))
+
+    async def active_deployments(self) -> Sequence[Deployment]:
+        """Those that are on their way, oldest first."""
+        return await self._database.read(builds.active_deployments)
 
     async def undeploy(self, project_id: str) -> bool:
         return await self._database.write(lambda c: builds.undeploy(c, project_id))
@@ -250,6 +275,10 @@ class Store:
         """What the last completed deploy froze; None where nothing is deployed."""
         return await self._database.read(lambda c: builds.deployed_agent(c, project_id))
 
+    async def warm_agents(self, limit: int = 100) -> list[DeployedAgent]:
+        """What is deployed and wants a warm child, newest deploy first."""
+        return await self._database.read(lambda c: builds.warm_agents(c, limit))
+
     # -- sessions
     async def create_session(
         self,
@@ -259,6 +288,7 @@ class Store:
         build_id: str | None,
         customer_context: dict[str, Any] | None,
         idempotency_key: str | None,
+        wait_for_capacity: bool = True,
     ) -> SessionRecord:
         """With an idempotency key that the project has used before: that session, unchanged."""
         return await self._database.write(
@@ -270,6 +300,7 @@ class Store:
                 build_id=build_id,
                 customer_context=customer_context,
                 idempotency_key=idempotency_key,
+                wait_for_capacity=wait_for_capacity,
             )
         )
 
@@ -295,8 +326,9 @@ class Store:
         runner_id: str | None = None,
         failure_code: FailureCode | None = None,
         failure_message: str | None = None,
+        mode: Mode | None = None,
     ) -> SessionRecord | None:
-        """Never changes a session that has ended or failed."""
+        """Never changes a session that has ended, failed or is ready: it is returned as it is."""
         return await self._database.write(
             lambda c: sessions.update_session(
                 c,
@@ -307,8 +339,30 @@ class Store:
                 runner_id=runner_id,
                 failure_code=failure_code,
                 failure_message=failure_message,
+                mode=mode,
             )
         )
+
+    async def session_joined(self, session_id: str) -> None:
+        """Its client has come to its room; the first time is kept."""
+        await self._database.write(lambda c: sessions.session_joined(c, self._now(), session_id))
+
+    async def session_seen(self, session_id: str) -> None:
+        """Its client has asked for it; kept while it has no runner."""
+        await self._database.write(lambda c: sessions.session_seen(c, self._now(), session_id))
+
+    async def waiting_place(self, session_id: str) -> WaitingPlace | None:
+        """Its place in the line; None where it does not wait."""
+        return await self._database.read(lambda c: sessions.waiting_place(c, session_id))
+
+    async def expired_waiters(self, before_last_seen: str) -> list[str]:
+        """Ids of those that wait and were last seen before this wire time, oldest first."""
+        before_ms = columns.to_ms(before_last_seen)
+        return await self._database.read(lambda c: sessions.expired_waiters(c, before_ms))
+
+    async def queued_sessions(self) -> Sequence[SessionRecord]:
+        """Those for which nothing was done yet, oldest first; cheap enough for every second."""
+        return await self._database.read(sessions.queued_sessions)
 
     async def list_sessions(
         self, project_id: str, *, start: str | None, end: str | None, limit: int
@@ -345,6 +399,50 @@ class Store:
             lambda c: session_errors.errors_of_session(c, project_id, session_id, limit=limit, cursor=cursor)
         )
 
-    async def dead_letters(self, *, limit: int = 20) -> Sequence[DeadLetter]:
-        """What could not be stored as what it was, newest first."""
-        return await self._database.read(lambda c: session_errors.newest_dead_letters(c, limit=limit))
+    async def suppressed_errors(self, project_id: str, limit: int = 100) -> Sequence[Suppression]:
+        """What was counted and not stored, newest first."""
+        return await self._database.read(
+            lambda c: session_errors.suppressed_errors(c, project_id, limit=limit)
+        )
+
+    # -- dead letters
+    async def dead_letters(self, *, limit: int = 20, before: int | None = None) -> Sequence[DeadLetter]:
+        """What could not be stored as what it was, newest first; `before`: with smaller numbers only."""
+        return await self._database.read(
+            lambda c: dead_letters.newest_dead_letters(c, limit=limit, before=before)
+        )
+
+    async def get_dead_letter(self, number: int) -> DeadLetter | None:
+        return await self._database.read(lambda c: dead_letters.get_dead_letter(c, number))
+
+    async def delete_dead_letter(self, number: int) -> bool:
+        return await self._database.write(lambda c: dead_letters.delete_dead_letter(c, number))
+
+    async def count_dead_letters(self) -> int:
+        return await self._database.read(dead_letters.count_dead_letters)
+
+    # -- the platform
+    async def platform_secret(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """Made once, with `make`; the same for all processes on this database."""
+        return await self._database.write(lambda c: platform_secrets.platform_secret(c, name, make))
+
+    async def apply_retention(
+        self, *, default_days: int, default_errors: int, batch: int = 5000
+    ) -> RetentionDone:
+        """Delete what is too old or too much, in short transactions: at most `batch` rows of a kind per
+        project. Call it again while there is `more`.
+
+        A project's own `retention_days` and `retention_errors` go before the defaults; 0 keeps for ever.
+        Dead letters and suppressions go by `default_days`.
+        """
+        return await retention.apply_retention(
+            self._database,
+            self._now(),
+            default_days=default_days,
+            default_errors=default_errors,
+            batch=batch,
+        )
+
+    async def ping(self) -> None:
+        """Return where the database answers."""
+        await self._database.read(lambda c: c.execute(select(1)).scalar_one())

@@ -20,7 +20,14 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
+    true,
 )
+
+LINE = text("ended_at_ms IS NULL AND status IN ('queued', 'waiting', 'provisioning')")
+"""Sessions that have no runner yet. Values in the text: a parameter would not match the index's condition."""
+ACTIVE = text("status = 'active'")
+WARM = text("warm")
 
 metadata = MetaData(
     naming_convention={
@@ -134,9 +141,12 @@ deployments = Table(
     Column("error", Text),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("completed_at_ms", BigInteger),
+    # When its agent became the deployed one: that happens once, however often it is said.
+    Column("effective_at_ms", BigInteger),
     UniqueConstraint("id"),
     Index(None, "project_id", "number"),
 )
+Index("ix_deployments_active", deployments.c.number, sqlite_where=ACTIVE, postgresql_where=ACTIVE)
 
 # What the last completed deploy froze; no row where nothing is deployed. `agent` holds secrets, too.
 deployed_agents = Table(
@@ -147,6 +157,13 @@ deployed_agents = Table(
     Column("build_id", Text, nullable=False),
     Column("agent", Text, nullable=False),
     Column("deployed_at_ms", BigInteger, nullable=False),
+    Column("warm", Boolean, nullable=False, server_default=false()),
+)
+Index(
+    "ix_deployed_agents_warm",
+    deployed_agents.c.deployed_at_ms,
+    sqlite_where=WARM,
+    postgresql_where=WARM,
 )
 
 sessions = Table(
@@ -168,6 +185,11 @@ sessions = Table(
     Column("ended_at_ms", BigInteger),
     Column("end_reason", Text),
     Column("failed", Boolean, nullable=False, server_default=false()),
+    Column("mode", Text),
+    Column("wait_for_capacity", Boolean, nullable=False, server_default=true()),
+    Column("waiting_since_ms", BigInteger),
+    Column("last_seen_ms", BigInteger),
+    Column("joined_at_ms", BigInteger),
     UniqueConstraint("id"),
     UniqueConstraint("project_id", "idempotency_key"),
 )
@@ -184,6 +206,8 @@ Index(
     sqlite_where=sessions.c.ended_at_ms.is_(None),
     postgresql_where=sessions.c.ended_at_ms.is_(None),
 )
+# Smaller still: the line that waits for a runner. Numbers only, so that a place is counted in the index.
+Index("ix_sessions_line", sessions.c.number, sqlite_where=LINE, postgresql_where=LINE)
 
 session_errors = Table(
     "session_errors",
@@ -217,6 +241,32 @@ Index(
     session_errors.c.id,
 )
 
+# Errors that were counted and not queued, because their project had too many at once.
+error_suppressions = Table(
+    "error_suppressions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _project(),
+    Column("code", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("first_at_ms", BigInteger, nullable=False),
+    Column("last_at_ms", BigInteger, nullable=False),
+)
+Index(
+    "ix_error_suppressions_project_newest",
+    error_suppressions.c.project_id,
+    error_suppressions.c.last_at_ms.desc(),
+    error_suppressions.c.id.desc(),
+)
+
+# Made by the first process that asks, the same for all of them: what signs join tokens, for example.
+platform_secrets = Table(
+    "platform_secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
 # The checksum is that of the whole item: one that is delivered again is buried once.
 dead_letters = Table(
     "dead_letters",
@@ -228,4 +278,5 @@ dead_letters = Table(
     Column("problem", Text, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
     UniqueConstraint("checksum_sha256"),
+    Index(None, "created_at_ms"),
 )

@@ -1,0 +1,48 @@
+"""Items of the queue that could not be stored as what they are: functions on a connection.
+
+How they come here is in `batch`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Row, delete, func, select
+
+from voicethere.adapters.store import columns
+from voicethere.adapters.store.records import DeadLetter
+from voicethere.adapters.store.tables import dead_letters
+
+
+def newest_dead_letters(connection: Connection, *, limit: int, before: int | None) -> list[DeadLetter]:
+    """Newest first; with `before`, those with smaller numbers only."""
+    query = select(dead_letters).order_by(dead_letters.c.number.desc()).limit(limit)
+    if before is not None:
+        query = query.where(dead_letters.c.number < before)
+    return [_letter(row) for row in connection.execute(query)]
+
+
+def get_dead_letter(connection: Connection, number: int) -> DeadLetter | None:
+    """The one with this number."""
+    row = connection.execute(select(dead_letters).where(dead_letters.c.number == number)).first()
+    return None if row is None else _letter(row)
+
+
+def delete_dead_letter(connection: Connection, number: int) -> bool:
+    """Whether it was there."""
+    return connection.execute(delete(dead_letters).where(dead_letters.c.number == number)).rowcount > 0
+
+
+def count_dead_letters(connection: Connection) -> int:
+    """How many there are."""
+    return connection.execute(select(func.count()).select_from(dead_letters)).scalar_one()
+
+
+def _letter(row: Row[tuple[object, ...]]) -> DeadLetter:
+    return DeadLetter(
+        number=row.number,
+        checksum_sha256=row.checksum_sha256,
+        data=row.data,
+        size_bytes=row.size_bytes,
+        problem=row.problem,
+        created_at=columns.to_wire(row.created_at_ms),
+        truncated=len(row.data) < row.size_bytes,
+    )
