@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 def iso(moment: datetime) -> str:
@@ -19,6 +19,15 @@ def iso(moment: datetime) -> str:
 def iso_from_epoch(seconds: float) -> str:
     """Seconds since the epoch as a wire time."""
     return iso(datetime.fromtimestamp(seconds, UTC))
+
+
+def later(wire_time: str, seconds: float) -> str:
+    """The wire time so many seconds after this one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return iso(parse_iso(wire_time) + timedelta(seconds=seconds))
 
 
 def parse_iso(text: str) -> datetime:
