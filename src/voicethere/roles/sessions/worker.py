@@ -7,14 +7,17 @@ items come again and change nothing. Knows no database and no queue by name.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
 from voicethere.adapters.store import CommittedBatch, Store, StoreUnavailable
 from voicethere.core.ports import Delivery, ErrorQueuePort, QueueUnavailable
+from voicethere.core.tracing import NO_TRACER, Tracer
 
 Result = TypeVar("Result")
 
@@ -22,6 +25,14 @@ WAIT_SECONDS = 0.25
 """How long one call of `receive` waits: also how long `stop` may take to be noticed."""
 LAST_ATTEMPTS = 3
 """How often something is still tried after `stop`, where the store or the queue is unavailable."""
+
+
+class WorkedBatch(msgspec.Struct, frozen=True):
+    """What was stored in one transaction; `seconds` is how long that took, attempts that failed included."""
+
+    deliveries: Sequence[Delivery]
+    committed: CommittedBatch
+    seconds: float
 
 
 class Worker:
@@ -40,14 +51,21 @@ class Worker:
         *,
         batch: int = 500,
         on_committed: Callable[[CommittedBatch], None] | None = None,
+        on_batch: Callable[[WorkedBatch], None] | None = None,
+        empties_queue: bool = True,
+        tracer: Tracer = NO_TRACER,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`batch`: items of one transaction at most. `on_committed` hears of each transaction once it is
-        durable. `sleep` waits between two attempts, for as many seconds as it is told."""
+        """`batch`: items of one transaction at most. `on_committed` and `on_batch` hear of each transaction
+        once it is durable. `empties_queue`: whether `stop` takes what is still there; False leaves it to
+        other workers. `sleep` waits between two attempts, for as many seconds as it is told."""
         self._queue = queue
         self._store = store
         self._batch = batch
         self._on_committed = on_committed
+        self._on_batch = on_batch
+        self._empties_queue = empties_queue
+        self._tracer = tracer
         self._sleep = sleep
         self._stopping = False
         self._attempts_since_stop = 0
@@ -56,7 +74,7 @@ class Worker:
         self._log: Any = structlog.get_logger("voicethere.worker")
 
     async def run(self) -> None:
-        """Work until `stop`, then take what is still there.
+        """Work until `stop`, then take what is still there (where that is this worker's).
 
         An unavailable store or queue is waited for; it ends the work only after `stop`, and what was not
         stored stays in the queue.
@@ -65,14 +83,15 @@ class Worker:
         try:
             while not self._stopping:
                 await self._step(limit=self._batch, wait_seconds=WAIT_SECONDS)
-            await self._drain()
+            if self._empties_queue:
+                await self._drain()
         except (StoreUnavailable, QueueUnavailable) as error:
             self._log.error("worker_stopped_early", reason=str(error), remedy="the items stay in the queue")
         finally:
             self._finished.set()
 
     async def stop(self) -> None:
-        """Make `run` end, and return when it has. Stop the producers first: it takes what is there now."""
+        """Make `run` end, and return when it has. Stop the producers first: it may take what is there now."""
         self._stopping = True
         await self._finished.wait()
 
@@ -101,7 +120,10 @@ class Worker:
             for delivery in deliveries
             if delivery.item is None
         ]
-        committed = await self._persist(lambda: self._store.commit_batch(items, poison))
+        started = time.monotonic()
+        with self._tracer.span("commit batch", items=len(items), unreadable=len(poison)) as span:
+            committed = await self._persist(lambda: self._store.commit_batch(items, poison))
+            span.set(inserted=committed.inserted, duplicates=committed.duplicates, dead=committed.dead)
         self._log.debug(
             "batch_committed",
             inserted=committed.inserted,
@@ -118,6 +140,8 @@ class Worker:
             )
         if self._on_committed is not None:
             self._on_committed(committed)
+        if self._on_batch is not None:
+            self._on_batch(WorkedBatch(deliveries, committed, time.monotonic() - started))
 
     async def _persist(self, action: Callable[[], Awaitable[Result]]) -> Result:
         """Do it, again and again while the store or the queue is unavailable."""
