@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+import redis
 
-from voicethere.adapters.queue import EmbeddedErrorQueue, SpooledErrorQueue
+from voicethere.adapters.queue import EmbeddedErrorQueue, RedisErrorQueue, SpooledErrorQueue
 from voicethere.core.ports import Delivery, ErrorQueuePort, QueueUnavailable
 from voicethere.testing.queue import InMemoryErrorQueue, sample_error
+from voicethere.testing.redis_server import redis_server
 from voicethere.wire.queue import ErrorItem, SessionEndedItem
 
 SOON = 10.0
@@ -75,21 +77,56 @@ class InMemory:
         self.memory.put_raw(data)
 
 
-def new_backend(kind: str, path: Path) -> Backend:
+class Redis:
+    queue: ErrorQueuePort
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.queue = RedisErrorQueue(url)
+
+    async def reopen(self) -> ErrorQueuePort:
+        await self.queue.aclose()
+        self.queue = RedisErrorQueue(self.url)
+        return self.queue
+
+    def put_raw(self, data: bytes) -> None:
+        with redis.Redis.from_url(self.url) as client:
+            client.xadd("voicethere:session-errors", {"item": data})
+
+
+class SpooledRedis(Redis):
+    def __init__(self, url: str, spool: Path) -> None:
+        self.url = url
+        self.spool = spool
+        self.queue = SpooledErrorQueue(RedisErrorQueue(url, consumer="worker-1"), spool)
+
+    async def reopen(self) -> ErrorQueuePort:
+        await self.queue.aclose()
+        self.queue = SpooledErrorQueue(RedisErrorQueue(self.url, consumer="worker-1"), self.spool)
+        return self.queue
+
+
+async def new_backend(kind: str, path: Path, stack: AsyncExitStack) -> Backend:
     match kind:
         case "embedded":
             return Embedded(path)
         case "spooled":
             return Spooled(path)
+        case "redis":
+            return Redis((await stack.enter_async_context(redis_server())).url)
+        case "spooled_redis":
+            server = await stack.enter_async_context(redis_server())
+            return SpooledRedis(server.unix_url, path.parent / "spool")
         case _:
             return InMemory()
 
 
-@pytest.fixture(params=["embedded", "spooled", "in_memory"])
+@pytest.fixture(params=["embedded", "spooled", "redis", "spooled_redis", "in_memory"])
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    backend = new_backend(request.param, tmp_path / "queue.db")
-    yield backend
-    await backend.queue.aclose()
+    async with AsyncExitStack() as stack:
+        backend = await new_backend(request.param, tmp_path / "queue.db", stack)
+        yield backend
+        await backend.queue.aclose()
 
 
 def ids(deliveries: list[Delivery]) -> list[str]:
