@@ -195,6 +195,23 @@ def deployed_agent(connection: Connection, project_id: str) -> DeployedAgent | N
     return None if text is None else _agent_decoder.decode(text)
 
 
+def served_builds(connection: Connection, project_id: str, limit: int) -> list[str]:
+    """The builds of the project's deployments that took effect, newest deployment first."""
+    query = (
+        select(deployments.c.build_id)
+        .where(
+            deployments.c.project_id == project_id,
+            deployments.c.build_id.is_not(None),
+            # Those of earlier versions have no time of it; they took effect when they were completed.
+            deployments.c.effective_at_ms.is_not(None)
+            | (deployments.c.status == DeploymentStatus.COMPLETED.value),
+        )
+        .order_by(deployments.c.number.desc())
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
 def warm_agents(connection: Connection, limit: int) -> list[DeployedAgent]:
     """What is deployed and wants a warm child, newest deploy first."""
     query = (

@@ -5,7 +5,9 @@ How they come here is in `batch`.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Row, delete, func, select
+import hashlib
+
+from sqlalchemy import Connection, Row, delete, func, select, update
 
 from voicethere.adapters.store import columns
 from voicethere.adapters.store.records import DeadLetter
@@ -29,6 +31,17 @@ def get_dead_letter(connection: Connection, number: int) -> DeadLetter | None:
 def delete_dead_letter(connection: Connection, number: int) -> bool:
     """Whether it was there."""
     return connection.execute(delete(dead_letters).where(dead_letters.c.number == number)).rowcount > 0
+
+
+def set_aside(connection: Connection, number: int) -> bool:
+    """From now on the same bytes may be buried anew, beside this letter, which stays; whether it is there.
+
+    An item that is buried twice is one letter. Whoever puts it on the queue again and then deletes the letter
+    would otherwise delete the only trace of an item that failed again in between.
+    """
+    name = hashlib.sha256(f"dead letter {number}, set aside".encode()).hexdigest()
+    changed = update(dead_letters).where(dead_letters.c.number == number).values(checksum_sha256=name)
+    return connection.execute(changed).rowcount > 0
 
 
 def count_dead_letters(connection: Connection) -> int:

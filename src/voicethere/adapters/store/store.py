@@ -275,6 +275,10 @@ class Store:
         """What the last completed deploy froze; None where nothing is deployed."""
         return await self._database.read(lambda c: builds.deployed_agent(c, project_id))
 
+    async def served_builds(self, project_id: str, limit: int = 1000) -> list[str]:
+        """The builds of the project's deployments that took effect, newest deployment first."""
+        return await self._database.read(lambda c: builds.served_builds(c, project_id, limit))
+
     async def warm_agents(self, limit: int = 100) -> list[DeployedAgent]:
         """What is deployed and wants a warm child, newest deploy first."""
         return await self._database.read(lambda c: builds.warm_agents(c, limit))
@@ -374,6 +378,11 @@ class Store:
             lambda c: sessions.list_sessions(c, project_id, start_ms=start_ms, end_ms=end_ms, limit=limit)
         )
 
+    async def count_sessions(self, project_id: str, *, since: str) -> int:
+        """How many sessions the project has made since then (a wire time)."""
+        since_ms = columns.to_ms(since)
+        return await self._database.read(lambda c: sessions.count_sessions(c, project_id, since_ms=since_ms))
+
     async def get_session_row(self, project_id: str, session_id: str) -> SessionRow | None:
         return await self._database.read(lambda c: sessions.get_session_row(c, project_id, session_id))
 
@@ -417,6 +426,10 @@ class Store:
 
     async def delete_dead_letter(self, number: int) -> bool:
         return await self._database.write(lambda c: dead_letters.delete_dead_letter(c, number))
+
+    async def set_dead_letter_aside(self, number: int) -> bool:
+        """From now on the same bytes may be buried anew, beside this letter, which stays."""
+        return await self._database.write(lambda c: dead_letters.set_aside(c, number))
 
     async def count_dead_letters(self) -> int:
         return await self._database.read(dead_letters.count_dead_letters)
