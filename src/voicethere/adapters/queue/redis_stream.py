@@ -86,6 +86,7 @@ class RedisErrorQueue:
         self._room = asyncio.Semaphore(MAX_WAITING_PUTS)
         self._pending: deque[_Put] = deque()
         self._flushing: asyncio.Task[None] | None = None
+        self._has_group = False
         # -- receiving: a connection of its own, for it waits in Redis
         self._reader = connect(url, answer_seconds=answer_seconds + SLICE_SECONDS)
         self._read = Stream(self._reader, key, name)
@@ -188,7 +189,7 @@ class RedisErrorQueue:
                 group = self._next_group()
                 try:
                     async with answered(self._answer_seconds):
-                        await self._written.append([data for put in group for data in put.payloads])
+                        await self._append([data for put in group for data in put.payloads])
                 except Exception as error:  # whatever it is, every one who waits must hear of it
                     # What waits behind has waited long enough too.
                     _settle([*group, *self._pending], error)
@@ -197,6 +198,13 @@ class RedisErrorQueue:
                     _settle(group, None)
         finally:
             self._flushing = None
+
+    async def _append(self, payloads: Sequence[bytes]) -> None:
+        if not self._has_group:
+            # Before there is anything to read: a worker that comes when memory is full could not make it.
+            await self._written.create_group()
+            self._has_group = True
+        await self._written.append(payloads)
 
     def _next_group(self) -> list[_Put]:
         """The oldest puts, as many as one transaction takes, and at least one."""

@@ -51,7 +51,6 @@ class StreamConsumer:
         self._claim_cursor = FIRST
         self._next_claim = 0.0
         self._next_look_for_gone = 0.0
-        self._has_group = False
 
     @property
     def held(self) -> Sequence[str]:
@@ -66,18 +65,16 @@ class StreamConsumer:
         """Up to some `limit` items; waits for a slice of `wait_seconds` at most, and may come back empty
         before they are over."""
         try:
-            if not self._has_group:
+            try:
+                return await self._fetch(limit, wait_seconds)
+            except ResponseError as error:
+                if "NOGROUP" not in str(error):
+                    raise
+                # A new Redis, or one that was emptied: all that is there now is new to the group. Not tried
+                # before it is needed, for a Redis without memory refuses it, and must be drained too.
                 await self._stream.create_group()
-                self._has_group = True
-            return await self._fetch(limit, wait_seconds)
-        except ResponseError as error:
-            self._look_again()
-            if "NOGROUP" not in str(error):
-                raise
-            # Redis was emptied, or came back with nothing: all that is there now is new to the group.
-            _log.warning("queue_group_made_again", consumer=self._name)
-            self._has_group = False
-            return []
+                self._look_again()
+                return await self._fetch(limit, wait_seconds)
         except BaseException:
             self._look_again()
             raise
