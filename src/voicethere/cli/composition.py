@@ -16,6 +16,7 @@ from voicethere.adapters.http.app import build_app
 from voicethere.adapters.http.auth import BearerAuth, new_key
 from voicethere.adapters.queue import EmbeddedErrorQueue
 from voicethere.adapters.relay.embedded import EmbeddedRelayHub
+from voicethere.adapters.relay.lease_file import EmbeddedLease
 from voicethere.adapters.sandbox import ZygoteSandbox
 from voicethere.adapters.store import Store, StoreUnavailable
 from voicethere.cli.layout import DataLayout
@@ -30,7 +31,7 @@ from voicethere.roles.sessions.api import SESSIONS_CORS, sessions_router
 from voicethere.roles.sessions.service import SessionService
 from voicethere.roles.sessions.settings import SessionServiceSettings
 from voicethere.roles.sessions.signaling import signaling_app, with_signaling
-from voicethere.roles.sessions.tokens import JoinTokens, load_secret
+from voicethere.roles.sessions.tokens import JoinTokens, new_secret
 from voicethere.roles.sessions.worker import Worker
 from voicethere.wire.control_plane import KeyKind
 
@@ -68,12 +69,16 @@ async def run_sessions(
     await queue.open()
     hub = await EmbeddedRelayHub.start(layout.relay)
     running.stack.push_async_callback(hub.aclose)
+    lease = EmbeddedLease(layout.lease)
+    running.stack.push_async_callback(lease.aclose)
+    secret = await store.platform_secret("join tokens", new_secret)
     clock = SystemClock()
     service = SessionService(
         store=store,
         queue=queue,
         hub=hub,
-        tokens=JoinTokens(load_secret(layout.join_secret), clock),
+        lease=lease,
+        tokens=JoinTokens(secret, clock),
         clock=clock,
         settings=SessionServiceSettings(public_base_url=public_url),
         runner_silent=runner_silent,

@@ -18,7 +18,7 @@ class DataLayout:
         self.queue = self.root / "queue.db"
         self.bundles = self.root / "bundles"
         self.relay = self.root / "relay.sock"
-        self.join_secret = self.root / "join-token.key"
+        self.lease = self.root / "coordinator.lock"
         self.logs = self.root / "logs"
         self.runner = self.root / "runner"
         self.unpacked = self.runner / "bundles"

@@ -256,6 +256,10 @@ class RelayHub(Protocol):
     def messages(self) -> AsyncIterator[tuple[str, ToService | None]]:
         """`(runner_id, message)`; None in place of a message: that runner's link is gone."""
 
+    @property
+    def linked(self) -> bool:
+        """Whether the relay itself works: while it does not, a runner's silence says nothing about it."""
+
     async def call_roll(self) -> None:
         """Have every runner that is linked say hello (again)."""
 

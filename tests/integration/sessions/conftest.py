@@ -18,9 +18,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from voicethere.adapters.http.app import build_app
 from voicethere.adapters.http.auth import BearerAuth, new_key, token_hash
 from voicethere.adapters.relay.embedded import EmbeddedRelayHub, EmbeddedRunnerLink
+from voicethere.adapters.relay.lease_file import EmbeddedLease
 from voicethere.adapters.store.store import Store, StoreUnavailable
 from voicethere.core.ports import QueueUnavailable, RunnerLink
 from voicethere.roles.sessions.api import SESSIONS_CORS, sessions_router
+from voicethere.roles.sessions.coordinator import Coordinator
+from voicethere.roles.sessions.hosted import Hosted
 from voicethere.roles.sessions.service import SessionService
 from voicethere.roles.sessions.settings import SessionServiceSettings
 from voicethere.roles.sessions.signaling import UVICORN_SETTINGS, signaling_app, with_signaling
@@ -100,8 +103,9 @@ class Platform:
     async def start_service(self) -> None:
         """Start the session service, as a new process would."""
         self.hub = await EmbeddedRelayHub.start(self.directory / "relay.sock")
+        self.lease = EmbeddedLease(self.directory / "coordinator.lock")
         self.service = SessionService(
-            self.store, self.queue, self.hub, self.tokens, self.clock, self.settings
+            self.store, self.queue, self.hub, self.lease, self.tokens, self.clock, self.settings
         )
         self._running = asyncio.create_task(self.service.run())
         await asyncio.wait_for(self.service.ready(), 5)
@@ -124,12 +128,24 @@ class Platform:
             headers={"Authorization": f"Bearer {self.key}"},
         )
 
+    @property
+    def coordinator(self) -> Coordinator:
+        """What the service knows as the coordinator."""
+        coordinator = self.service._coordinator
+        assert coordinator is not None
+        return coordinator
+
+    def hosted_by(self, session_id: str) -> Hosted | None:
+        """The session as the coordinator has it; None where it is over."""
+        return self.coordinator.hosted.get(session_id)
+
     async def stop_service(self) -> None:
         """Stop it; runners and the database go on."""
         await self.http.aclose()
         await self.service.aclose()
         await self.server.aclose()
         await self.hub.aclose()
+        await self.lease.aclose()
         await asyncio.wait_for(self._running, 5)
 
     async def aclose(self) -> None:
@@ -200,7 +216,7 @@ class Platform:
 
         await runner.connect(make)
         self._runners.append(runner)
-        await eventually(lambda: runner.runner_id in self.service._runners)
+        await eventually(lambda: runner.runner_id in self.coordinator.runners)
 
     # ------------------------------------------------------------------ what clients do
 

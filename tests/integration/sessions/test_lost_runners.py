@@ -24,12 +24,12 @@ def advance(platform: Platform, seconds: float) -> None:
 
 
 def missing(platform: Platform, session_id: str) -> bool:
-    room = platform.service._rooms.get(session_id)
+    room = platform.hosted_by(session_id)
     return room is not None and room.missing_since is not None
 
 
 def present(platform: Platform, session_id: str) -> bool:
-    room = platform.service._rooms.get(session_id)
+    room = platform.hosted_by(session_id)
     return room is not None and room.missing_since is None
 
 
@@ -57,7 +57,7 @@ async def test_clients_of_a_lost_runner_are_told_and_the_error_is_stored_once(pl
     await runner.aclose()
     await eventually(lambda: missing(platform, session_id))
     advance(platform, 2.9)
-    assert platform.service._rooms.get(session_id) is not None
+    assert platform.hosted_by(session_id) is not None
     advance(platform, 0.2)
 
     envelope = await client.hear()
@@ -163,16 +163,16 @@ async def test_a_dead_runners_last_words_count_although_they_are_stored_late(pla
     await runner.aclose()
     await eventually(lambda: missing(platform, session_id))
     advance(platform, 4.0)
-    room = platform.service._rooms.get(session_id)
+    room = platform.hosted_by(session_id)
     assert room is not None
     await eventually(lambda: not room.settling)
-    assert platform.service._rooms.get(session_id) is room  # not judged yet
+    assert platform.hosted_by(session_id) is room  # not judged yet
 
     batch = await platform.queue.receive(limit=10, wait_seconds=1.0)
     await platform.store.commit_batch([d.item for d in batch if d.item is not None], [])
     await platform.queue.acknowledge([d.position for d in batch])
     advance(platform, 0.25)
-    await eventually(lambda: platform.service._rooms.get(session_id) is None)
+    await eventually(lambda: platform.hosted_by(session_id) is None)
     (row,) = await platform.errors(session_id)
     assert row.code == "AGENT_HANDLER_FAILED"
 
@@ -279,7 +279,7 @@ async def test_a_runner_that_is_linked_and_silent_is_cut_off(platform: Platform)
 
     relay.with_suffix(".away").rename(relay)
     assert (await runner.heard(CancelSession)).session_id == session_id
-    await eventually(lambda: runner.runner_id in platform.service._runners)
+    await eventually(lambda: runner.runner_id in platform.coordinator.runners)
 
 
 async def test_a_silent_runner_that_was_only_slow_keeps_its_sessions(platform: Platform) -> None:
@@ -289,8 +289,8 @@ async def test_a_silent_runner_that_was_only_slow_keeps_its_sessions(platform: P
     session_id = credentials["session_id"]
     for _ in range(6):
         advance(platform, 1.0)
-    await eventually(lambda: runner.runner_id not in platform.service._runners)
-    await eventually(lambda: runner.runner_id in platform.service._runners)
+    await eventually(lambda: runner.runner_id not in platform.coordinator.runners)
+    await eventually(lambda: runner.runner_id in platform.coordinator.runners)
     advance(platform, 10.0)
     assert present(platform, session_id)
 
@@ -301,13 +301,13 @@ async def test_a_service_that_was_held_up_does_not_blame_its_runners(platform: P
     credentials = await platform.hosted(runner)
     advance(platform, 0.25)
     advance(platform, 60.0)
-    assert runner.runner_id in platform.service._runners
+    assert runner.runner_id in platform.coordinator.runners
     assert present(platform, credentials["session_id"])
 
 
 async def _beat(platform: Platform, runner: ScriptedRunner) -> None:
     await runner.beat()
-    silences = platform.service._hosting._silences
+    silences = platform.coordinator.hosting._silences
     await eventually(lambda: silences._silent[runner.runner_id] == 0.0)
 
 

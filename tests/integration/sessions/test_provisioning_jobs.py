@@ -62,7 +62,7 @@ async def test_an_undeployed_project_fails_as_such(platform: Platform) -> None:
 async def test_without_any_runner_a_job_fails_after_a_grace(platform: Platform) -> None:
     await platform.deploy()
     session_id = await platform.start()
-    await eventually(lambda: bool(platform.service._placement._jobs))
+    await eventually(lambda: bool(platform.coordinator.placement._jobs))
     advance(platform, 4.9)
     state = await platform.poll(session_id)
     assert state["status"] in ("queued", "provisioning")
@@ -196,7 +196,7 @@ async def test_a_poll_keeps_a_place_and_silence_loses_it(platform: Platform) -> 
     assert state["waiting_since"] == "2026-06-19T12:00:00.000Z"
     assert state["queue_last_seen_at"] == "2026-06-19T13:00:00.000Z"
     assert state["waiting_expires_at"] == "2026-06-19T15:00:00.000Z"
-    advance(platform, 60 * 60)
+    advance(platform, 60 * 60 + 1)
     await failed(platform, silent, "CAPACITY_WAIT_EXPIRED")
     assert (await platform.poll(polled))["status"] == "waiting"
 
@@ -256,7 +256,7 @@ async def test_a_session_that_nobody_joins_is_reaped_without_an_error(platform: 
     assert runner.sessions
     advance(platform, 1.0)
     assert (await runner.heard(CancelSession)).session_id == credentials["session_id"]
-    await eventually(lambda: platform.service._rooms.get(credentials["session_id"]) is None)
+    await eventually(lambda: platform.hosted_by(credentials["session_id"]) is None)
     assert await platform.queue.depth() == 0  # its end is the runner's to queue
 
 
@@ -268,7 +268,7 @@ async def test_a_session_that_somebody_joined_is_not_reaped(platform: Platform) 
     await peer.hear()
     await peer.aclose()
     advance(platform, 600.0)
-    assert platform.service._rooms.get(credentials["session_id"]) is not None
+    assert platform.hosted_by(credentials["session_id"]) is not None
     assert not [m for m in runner.received if isinstance(m, CancelSession)]
 
 
@@ -284,7 +284,7 @@ async def test_an_unclaimed_session_ends_although_its_runner_does_not_answer(
     await runner.heard(CancelSession)
     if dead:
         await runner.aclose()
-        await eventually(lambda: runner.runner_id not in platform.service._runners)
+        await eventually(lambda: runner.runner_id not in platform.coordinator.runners)
     advance(platform, 30.0)
     await platform.errors(credentials["session_id"], count=0)
     state = await platform.poll(credentials["session_id"])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 
-from voicethere.roles.sessions.tokens import JoinTokens, TokenRefused, load_secret
+from voicethere.roles.sessions.tokens import JoinTokens, TokenRefused, new_secret
 from voicethere.testing.clock import ManualClock
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -116,18 +115,6 @@ def test_a_short_secret_is_refused(clock: ManualClock) -> None:
         JoinTokens(b"short", clock)
 
 
-def test_the_secret_is_made_once_and_private(tmp_path: Path) -> None:
-    path = tmp_path / "join-token.key"
-    secret = load_secret(path)
-    assert len(secret) == 32
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert load_secret(path) == secret
-    assert list(tmp_path.iterdir()) == [path]
-    assert load_secret(tmp_path / "other.key") != secret
-
-
-def test_a_broken_secret_file_is_explained(tmp_path: Path) -> None:
-    path = tmp_path / "join-token.key"
-    path.write_bytes(b"oops")
-    with pytest.raises(ValueError, match="remove it"):
-        load_secret(path)
+def test_a_new_secret_is_long_enough_and_no_other_ones() -> None:
+    assert len(new_secret()) >= 32
+    assert new_secret() != new_secret()

@@ -13,7 +13,6 @@ from voicethere.core.provisioning import (
     Request,
     RunnerLoad,
     Wait,
-    WaitingLine,
     decide,
     estimate_wait_seconds,
     mean_after,
@@ -87,36 +86,6 @@ def test_a_refusal_sends_the_request_to_another_runner() -> None:
     assert decided(request, load("a", 9)) == Fail(FailureCode.RUNNER_UNAVAILABLE, "no speech")
 
 
-def test_the_line_is_in_the_order_of_tickets() -> None:
-    line = WaitingLine(wait_seconds=100.0)
-    for ticket in (3, 1, 2):
-        line.enter(f"s-{ticket}", ticket=ticket, now=float(ticket))
-    positions = [line.place(f"s-{ticket}") for ticket in (1, 2, 3)]
-    assert [place and place.position for place in positions] == [1, 2, 3]
-    line.leave("s-1")
-    place = line.place("s-3")
-    assert place is not None
-    assert (place.position, place.since, place.last_seen, place.expires_at) == (2, 3.0, 3.0, 103.0)
-    assert line.place("s-1") is None
-    assert "s-1" not in line
-    assert len(line) == 2
-
-
-def test_a_poll_keeps_a_place_and_silence_loses_it() -> None:
-    line = WaitingLine(wait_seconds=100.0)
-    line.enter("polled", ticket=1, now=0.0)
-    line.enter("silent", ticket=2, now=0.0)
-    line.seen("polled", 60.0)
-    line.seen("stranger", 60.0)
-    assert line.expired(99.9) == []
-    assert line.expired(100.0) == ["silent"]
-    assert line.expired(160.0) == ["polled", "silent"]
-    line.enter("polled", ticket=9, now=200.0)  # it is in the line already: it keeps its place
-    place = line.place("polled")
-    assert place is not None
-    assert (place.position, place.since, place.last_seen) == (1, 0.0, 60.0)
-
-
 def test_the_estimate_counts_rounds_of_all_runners() -> None:
     assert estimate_wait_seconds(1, capacity=4, mean_session_seconds=60.0) == 60.0
     assert estimate_wait_seconds(5, capacity=4, mean_session_seconds=60.0) == 120.0
@@ -141,6 +110,8 @@ def test_linked_runners_know_their_load() -> None:
     assert not runners.has_room
     runners.heartbeat("r", 1)
     assert runners.has_room
+    runners.heartbeat("r", 0, draining=True)
+    assert (runners.free, runners.capacity) == (0, 2)
     runners.gone("r", now=9.0)
     assert runners.runnerless_since == 9.0
     runners.gone("r", now=11.0)

@@ -18,7 +18,12 @@ from voicethere.adapters.http.cors import CorsPolicy
 from voicethere.adapters.http.errors import HttpProblem, error_responses, forbidden, invalid, not_found
 from voicethere.errors import context_problem
 from voicethere.roles.sessions.addresses import signaling_url
-from voicethere.roles.sessions.service import BuildUnusable, CapacityExceeded, SessionService
+from voicethere.roles.sessions.service import (
+    BuildUnusable,
+    CapacityExceeded,
+    SessionService,
+    UsageExceeded,
+)
 from voicethere.wire.http import HttpErrorCode
 from voicethere.wire.session_api import (
     Credentials,
@@ -62,6 +67,7 @@ def sessions_router(service: SessionService, auth: BearerAuth) -> Router:
         limit. With an `Idempotency-Key` header a repeated request returns the same session.
         """
         await _check_project(service, principal, data.project_id)
+        await _check_origin(service, request, data.project_id)
         context = None if data.customer_context is UNSET else data.customer_context
         if context is not None and (problem := context_problem(context)) is not None:
             raise invalid(problem)
@@ -80,6 +86,14 @@ def sessions_router(service: SessionService, auth: BearerAuth) -> Router:
                 "Every runner is full: try again later, or wait in the line (`wait_for_capacity` true).",
                 headers={"Retry-After": str(full.retry_after_seconds)},
             ) from full
+        except UsageExceeded as used_up:
+            raise HttpProblem(
+                429,
+                HttpErrorCode.MONTHLY_USAGE_EXCEEDED,
+                f"This project may start {used_up.limit} sessions a month, and has: raise its "
+                "`monthly_session_limit`, or wait for the next month.",
+                headers={"Retry-After": str(used_up.retry_after_seconds)},
+            ) from used_up
         except BuildUnusable as problem:
             raise invalid(str(problem)) from problem
         except LookupError as problem:
@@ -110,6 +124,7 @@ def sessions_router(service: SessionService, auth: BearerAuth) -> Router:
             raise not_found("session")
         if not principal.may_see(record.project_id):
             raise not_found("session")
+        await _check_origin(service, request, record.project_id)
         record = await service.worth_telling(record)
         return await service.state(record, signaling_url=_signaling_url(service, request))
 
@@ -128,6 +143,16 @@ async def _check_project(service: SessionService, principal: Principal, project_
         raise forbidden("Service credentials cannot start sessions; use an org, user or client key.")
     if not principal.may_see(project_id) or not await service.knows_project(project_id, principal.org_id):
         raise not_found("project")
+
+
+async def _check_origin(service: SessionService, request: Request[Any, Any, Any], project_id: str) -> None:
+    """Raises a 403 for a page of an origin that the project has not named; only pages have one."""
+    origin = request.headers.get("origin")
+    if origin is None:
+        return
+    allowed = await service.allowed_origins(project_id)
+    if allowed and origin.lower() not in allowed:
+        raise forbidden("Pages of this origin may not use this project: add it to its `allowed_origins`.")
 
 
 def _idempotency_key(request: Request[Any, Any, Any]) -> str | None:

@@ -7,7 +7,7 @@ session came to be hosted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import structlog
@@ -68,9 +68,21 @@ class SignalingGateway:
     """
 
     def __init__(
-        self, *, rooms: Rooms, hub: RelayHub, tokens: JoinTokens, clock: Clock, limits: SignalingLimits
+        self,
+        *,
+        rooms: Rooms,
+        open_room: Callable[[str], Awaitable[Room | None]],
+        claimed: Callable[[str], None],
+        hub: RelayHub,
+        tokens: JoinTokens,
+        clock: Clock,
+        limits: SignalingLimits,
     ) -> None:
+        """`open_room` gives the room of a session id, None where the session is not hosted; `claimed` hears
+        the id of a session whose first client has joined."""
         self._rooms = rooms
+        self._open_room = open_room
+        self._claimed = claimed
         self._hub = hub
         self._tokens = tokens
         self._clock = clock
@@ -84,22 +96,24 @@ class SignalingGateway:
 
     # ------------------------------------------------------------------ sockets
 
-    def admit(self, token: str) -> PeerSocket:
+    async def admit(self, token: str) -> PeerSocket:
         """A socket, not joined yet, in the room that this token opens; `detach` it in any case.
 
         Raises:
             TokenRefused: the token is not good, or its session is not hosted (any more).
             RoomFull: the room has as many sockets as it may have.
+            StoreUnavailable: the session has to be looked up, and the database is away.
         """
         claims = self._tokens.check(token)
-        room = self._rooms.get(claims.session_id)
-        if room is None or room.cancelled_at is not None or room.room_id != claims.room_id:
+        room = await self._open_room(claims.session_id)
+        if room is None or room.room_id != claims.room_id:
             raise TokenRefused("the session is over, or was never hosted")
         if len(room.sockets) >= self.limits.sockets_per_room:
             raise RoomFull(room.room_id)
         outbox = SocketOutbox(most_messages=self.limits.outbox_messages, most_bytes=self.limits.outbox_bytes)
         socket = PeerSocket(room, outbox)
         room.sockets.add(socket)
+        room.empty_since = None
         return socket
 
     def new_rate(self) -> MessageRate:
@@ -130,11 +144,13 @@ class SignalingGateway:
         """The socket is gone."""
         room, peer_id = socket.room, socket.peer_id
         room.sockets.discard(socket)
+        if not room.sockets:
+            room.empty_since = self._clock.monotonic()
         if not socket.current or peer_id is None:
             return  # it never joined, or a newer socket speaks for its peer
         del room.peers[peer_id]
         self._tell_others(room, peer_id, encode_text(PeerLeft(peer_id=peer_id)))
-        if self._rooms.get(room.session.session_id) is room:
+        if self._rooms.get(room.session_id) is room:
             await self._announce(room, peer_id, joined=False)
 
     def ignore(self, reason: str) -> None:
@@ -161,8 +177,9 @@ class SignalingGateway:
         room.peers[peer_id] = socket
         if earlier is not None and earlier is not socket:
             earlier.outbox.close(NORMAL_CLOSURE, "replaced by a newer socket of the same peer")
-        if peer_id.startswith(CLIENT_PEER_PREFIX):
+        if peer_id.startswith(CLIENT_PEER_PREFIX) and not room.claimed:
             room.claimed = True
+            self._claimed(room.session_id)
         _log.info(
             "peer_joined", session_id=room.session.session_id, peer_id=peer_id, again=earlier is not None
         )
@@ -226,6 +243,7 @@ class SignalingGateway:
 
     async def runner_is_back(self, room: Room) -> None:
         """The runner is linked (again): it hears of the peers that it missed, and they of it."""
+        room.absent_since = None
         if not room.runner_present:
             room.runner_present = True
             for socket in room.peers.values():
@@ -238,7 +256,7 @@ class SignalingGateway:
 
         `error` is for clients whom the runner can tell nothing any more; the runner's `peer-left` follows.
         """
-        self._rooms.remove(room.session.session_id)
+        self._rooms.remove(room.session_id)
         if error is not None:
             envelope = msgspec.json.encode(error).decode()
             for socket in room.clients():

@@ -50,13 +50,9 @@ News = Assign | Wait | Fail | Accepted | Refused | RunnerWent | TimedOut
 class Job:
     """Mutable; changed by `Provisioner` only. Times are in seconds of a clock that never jumps."""
 
-    def __init__(
-        self, record: SessionRecord, *, ticket: int, requested_at: float, wait_for_capacity: bool
-    ) -> None:
+    def __init__(self, record: SessionRecord, *, requested_at: float) -> None:
         self.record = record
-        self.ticket = ticket
         self.requested_at = requested_at
-        self.wait_for_capacity = wait_for_capacity
         self.stage = Stage.PREPARING
         self.refused_by: set[str] = set()
         self.refusal: tuple[FailureCode, str] | None = None
@@ -65,16 +61,18 @@ class Job:
         self.accept_deadline: float | None = None
         self.agent: DeployedAgent | None = None
         self.news: asyncio.Queue[News] = asyncio.Queue()
-        self.settled = asyncio.Event()
-        self.worth_telling = asyncio.Event()
-        """Set once it is settled, or waits in the line: then a client should hear of it."""
+
+    @property
+    def ticket(self) -> int:
+        """The place in the order of all sessions: first come, first served."""
+        return self.record.number
 
     @property
     def request(self) -> Request:
         """What the rules need to know."""
         return Request(
             requested_at=self.requested_at,
-            wait_for_capacity=self.wait_for_capacity,
+            wait_for_capacity=self.record.wait_for_capacity,
             refused_by=frozenset(self.refused_by),
             refusal=self.refusal,
         )

@@ -18,7 +18,7 @@ from voicethere.errors.codes import ErrorSource, SessionErrorCode
 from voicethere.errors.records import ErrorRecord
 from voicethere.errors.times import iso_from_epoch
 from voicethere.roles.sessions.background import Background
-from voicethere.roles.sessions.rooms import HostedSession
+from voicethere.roles.sessions.hosted import HostedSession
 from voicethere.wire.control_channel import EndReason
 from voicethere.wire.queue import ErrorItem, QueueItem, SessionEndedItem
 from voicethere.wire.session_api import FailureCode

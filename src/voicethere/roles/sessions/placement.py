@@ -1,4 +1,7 @@
-"""Which job gets a runner, and when: the line of those that wait, and what time does to them.
+"""Which job gets a runner, and when; and what time does to those under way.
+
+The line of those that wait is the database's (every service tells places in it): here it is only the order of
+the jobs' tickets.
 
 Carries out `core.provisioning` over the jobs that are there, oldest first, whenever something has changed.
 Does no I/O: what is decided is put into a job's news, and the job's own task acts on it.
@@ -6,24 +9,25 @@ Does no I/O: what is decided is put into a job's news, and the job's own task ac
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from voicethere.core.ports import Clock
 from voicethere.core.provisioning import (
     Assign,
     Fail,
     Hold,
-    Place,
     ProvisioningRules,
     Wait,
-    WaitingLine,
     decide,
-    estimate_wait_seconds,
     mean_after,
 )
 from voicethere.roles.sessions.jobs import Accepted, Job, Refused, RunnerWent, Stage, TimedOut
 from voicethere.roles.sessions.runners import LinkedRunners
+from voicethere.wire.relay import CapacityNow
 from voicethere.wire.session_api import FailureCode
 
-_FIRST_GUESS_OF_A_SESSION = 60.0
+FIRST_GUESS_OF_A_SESSION = 60.0
+"""Seconds; the mean learns from the sessions that end."""
 
 
 class Placement:
@@ -34,8 +38,7 @@ class Placement:
         self._rules = rules
         self._runners = runners
         self._jobs: dict[str, Job] = {}
-        self._line = WaitingLine(wait_seconds=rules.wait_seconds)
-        self._mean_session_seconds = _FIRST_GUESS_OF_A_SESSION
+        self._mean_session_seconds = FIRST_GUESS_OF_A_SESSION
 
     def add(self, job: Job) -> None:
         """The job takes part from now on."""
@@ -43,7 +46,6 @@ class Placement:
 
     def remove(self, job: Job) -> None:
         """The job is done."""
-        self._line.leave(job.record.id)
         del self._jobs[job.record.id]
 
     def get(self, session_id: str) -> Job | None:
@@ -51,21 +53,18 @@ class Placement:
         return self._jobs.get(session_id)
 
     @property
-    def has_room(self) -> bool:
-        """Whether a new session would not have to wait. True without any runner: one may be starting."""
-        if self._runners.runnerless_since is not None:
-            return True
-        return not len(self._line) and self._runners.has_room
+    def jobs(self) -> Collection[Job]:
+        """All that are under way."""
+        return self._jobs.values()
 
-    def poll(self, session_id: str) -> Place | None:
-        """Somebody asks for this session: its place, kept by that; None where it does not wait."""
-        self._line.seen(session_id, self._clock.monotonic())
-        return self._line.place(session_id)
-
-    def estimate(self, position: int) -> float:
-        """Seconds that the one at this position in the line may have to wait."""
-        return estimate_wait_seconds(
-            position, capacity=self._runners.capacity, mean_session_seconds=self._mean_session_seconds
+    def capacity_now(self) -> CapacityNow:
+        """What every service should know of runners and the line."""
+        return CapacityNow(
+            runners=len(self._runners),
+            capacity=self._runners.capacity,
+            free=self._runners.free,
+            waiting=sum(job.stage is Stage.WAITING for job in self._jobs.values()),
+            mean_session_seconds=self._mean_session_seconds,
         )
 
     # ------------------------------------------------------------------ news of runners
@@ -125,33 +124,34 @@ class Placement:
                     job.runner_id = runner_id
                     job.accept_deadline = now + self._rules.accept_seconds
                     self._runners.reserve(runner_id, job.record.id)
-                    self._line.leave(job.record.id)
                     job.news.put_nowait(decision)
                 case Fail():
                     self._settle(job, decision)
                 case Wait() if job.stage is Stage.LOOKING:
                     job.stage = Stage.WAITING
-                    self._line.enter(job.record.id, ticket=job.ticket, now=now)
                     job.news.put_nowait(decision)
                 case Wait() | Hold():
                     pass
 
     def tick(self) -> None:
-        """Let time do its work: places expire, runners are too slow, a runner is awaited in vain."""
+        """Let time do its work: runners are too slow, a runner is awaited in vain."""
         now = self._clock.monotonic()
-        for session_id in self._line.expired(now):
-            minutes = self._rules.wait_seconds / 60
-            message = f"Nobody asked for this session for {minutes:g} minutes while it waited."
-            self._settle(self._jobs[session_id], Fail(FailureCode.CAPACITY_WAIT_EXPIRED, message))
         for job in self._jobs.values():
             if job.stage is Stage.ASSIGNED and job.accept_deadline is not None and job.accept_deadline <= now:
                 self._settle(job, TimedOut())
         self.dispatch()
 
+    def expire(self, session_id: str) -> None:
+        """Nobody has asked for this session for too long. Harmless where it does not wait (any more)."""
+        job = self._jobs.get(session_id)
+        if job is not None and job.stage is Stage.WAITING:
+            minutes = self._rules.wait_seconds / 60
+            message = f"Nobody asked for this session for {minutes:g} minutes while it waited."
+            self._settle(job, Fail(FailureCode.CAPACITY_WAIT_EXPIRED, message))
+
     def _settle(self, job: Job, news: Accepted | Refused | RunnerWent | TimedOut | Fail) -> None:
         """Nothing else is decided about the job until its task has acted on this."""
         job.stage = Stage.DECIDED
-        self._line.leave(job.record.id)
         job.news.put_nowait(news)
 
     def _assigned(self, runner_id: str, session_id: str) -> Job | None:

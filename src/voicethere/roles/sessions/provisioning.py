@@ -6,25 +6,23 @@ The news come from `placement`, where all decisions are taken.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Callable
 
 import msgspec
 import structlog
-import tenacity
 
-from voicethere.adapters.store.store import SessionRecord, Store, StoreUnavailable
+from voicethere.adapters.store.store import SessionRecord, Store
 from voicethere.core.ports import Clock, RelayHub, RunnerAway
 from voicethere.core.provisioning import Assign, Fail, Wait
 from voicethere.roles.sessions.background import Background
+from voicethere.roles.sessions.hosted import Hosted, HostedSession, room_id_of
 from voicethere.roles.sessions.jobs import Accepted, Job, Refused, RunnerWent, Stage, TimedOut
 from voicethere.roles.sessions.outcomes import Outcomes
+from voicethere.roles.sessions.patience import patiently
 from voicethere.roles.sessions.placement import Placement
-from voicethere.roles.sessions.rooms import HostedSession, room_id_of
 from voicethere.roles.sessions.runners import LinkedRunners
 from voicethere.roles.sessions.settings import SessionServiceSettings
-from voicethere.wire.relay import AssignSession, CancelSession, DeployedAgent
+from voicethere.wire.relay import AssignSession, CancelSession, DeployedAgent, SessionMoved
 from voicethere.wire.session_api import FailureCode, Mode, ProvisioningStatus
 
 _MOST_LOST_RUNNERS = 3
@@ -45,7 +43,7 @@ class Provisioner:
         runners: LinkedRunners,
         outcomes: Outcomes,
         background: Background,
-        opened: Callable[[HostedSession], None],
+        opened: Callable[[Hosted], None],
     ) -> None:
         self._store = store
         self._hub = hub
@@ -56,33 +54,14 @@ class Provisioner:
         self._outcomes = outcomes
         self._background = background
         self._opened = opened
-        self._tickets = 0
 
-    def submit(self, record: SessionRecord, *, wait_for_capacity: bool) -> None:
+    def submit(self, record: SessionRecord) -> None:
         """Start a job for this session; at most one at a time."""
         if self.placement.get(record.id) is not None:
             return
-        self._tickets += 1
-        job = Job(
-            record,
-            ticket=self._tickets,
-            requested_at=self._clock.monotonic(),
-            wait_for_capacity=wait_for_capacity,
-        )
+        job = Job(record, requested_at=self._clock.monotonic())
         self.placement.add(job)
         self._background.spawn(self._run(job), name=f"provision {record.id}")
-
-    async def settled(self, session_id: str, *, seconds: float) -> None:
-        """Return when the job is done, or after `seconds`."""
-        job = self.placement.get(session_id)
-        if job is not None:
-            await _set_within(job.settled, seconds)
-
-    async def worth_telling(self, session_id: str, *, seconds: float) -> None:
-        """Return when the job is done or waits in the line, or after `seconds`."""
-        job = self.placement.get(session_id)
-        if job is not None:
-            await _set_within(job.worth_telling, seconds)
 
     # ------------------------------------------------------------------ news from the relay
 
@@ -91,11 +70,11 @@ class Provisioner:
         job = self.placement.accepted(runner_id, session_id)
         if job is None or job.agent is None:
             return False
-        self._opened(_hosted(job, job.agent, runner_id))
+        self._open(job, job.agent, runner_id)
         return True
 
     def adopt(self, runner_id: str, session_id: str) -> bool:
-        """The same for a session that a runner lists in its hello."""
+        """The same for a session that a runner hosts although this coordinator did not give it to it."""
         return self.accepted(runner_id, session_id) or self.placement.adopted(runner_id, session_id)
 
     # ------------------------------------------------------------------ one job
@@ -113,8 +92,7 @@ class Provisioner:
                 await self._fail(job, failure)
         finally:
             self.placement.remove(job)
-            job.settled.set()
-            job.worth_telling.set()
+        await self._hub.publish(SessionMoved(session_id=job.record.id, settled=True))
 
     async def _provision(self, job: Job) -> Fail | None:
         """None once the session is ready (or its project is gone); the failure otherwise."""
@@ -126,8 +104,10 @@ class Provisioner:
             self.placement.dispatch()
             match await job.news.get():
                 case Wait():
-                    await self._store.update_session(job.record.id, status=ProvisioningStatus.WAITING)
-                    job.worth_telling.set()
+                    await patiently(
+                        lambda: self._store.update_session(job.record.id, status=ProvisioningStatus.WAITING)
+                    )
+                    await self._hub.publish(SessionMoved(session_id=job.record.id, settled=False))
                 case Assign(runner_id):
                     failure = await self._assign(job, runner_id)
                     if failure is not None:
@@ -158,11 +138,14 @@ class Provisioner:
         if agent is None:
             return _not_deployed(job)
         job.agent = agent
-        await self._store.update_session(
-            job.record.id,
-            status=ProvisioningStatus.PROVISIONING,
-            build_id=agent.build_id,
-            runner_id=runner_id,
+        await patiently(
+            lambda: self._store.update_session(
+                job.record.id,
+                status=ProvisioningStatus.PROVISIONING,
+                build_id=agent.build_id,
+                runner_id=runner_id,
+                mode=agent.mode,
+            )
         )
         if job.stage is not Stage.ASSIGNED:
             return None  # it timed out, or the runner went, while the database was busy
@@ -187,25 +170,31 @@ class Provisioner:
 
     async def _ready(self, job: Job, runner_id: str) -> None:
         agent = job.agent or await self._agent(job)
-        if job.agent is None:  # adopted: its room is not open yet
-            mode = Mode.VOICE if agent is None else agent.mode
-            self._opened(
-                HostedSession(
-                    session_id=job.record.id,
-                    project_id=job.record.project_id,
-                    build_id=job.record.build_id,
-                    mode=mode,
-                    runner_id=runner_id,
-                    customer_context=job.record.customer_context,
-                )
+        if job.agent is None:  # adopted: what it runs was frozen by another coordinator
+            self._open(job, None, runner_id)
+        await patiently(
+            lambda: self._store.update_session(
+                job.record.id,
+                status=ProvisioningStatus.READY,
+                build_id=None if agent is None else agent.build_id,
+                runner_id=runner_id,
+                mode=None if agent is None else agent.mode,
             )
-        await self._store.update_session(
-            job.record.id,
-            status=ProvisioningStatus.READY,
-            build_id=None if agent is None else agent.build_id,
-            runner_id=runner_id,
         )
         _log.info("session_ready", session_id=job.record.id, runner_id=runner_id)
+
+    def _open(self, job: Job, agent: DeployedAgent | None, runner_id: str) -> None:
+        record = job.record
+        mode = record.mode if agent is None else agent.mode
+        session = HostedSession(
+            session_id=record.id,
+            project_id=record.project_id,
+            build_id=record.build_id if agent is None else agent.build_id,
+            mode=Mode.VOICE if mode is None else mode,
+            runner_id=runner_id,
+            customer_context=record.customer_context,
+        )
+        self._opened(Hosted(session, opened_at=self._clock.monotonic(), agent=agent))
 
     def _try_another(self, job: Job, code: FailureCode, message: str) -> Fail | None:
         """After a refusal: where it may be better elsewhere, or later, look again."""
@@ -247,27 +236,24 @@ class Provisioner:
             )
 
     async def _fail(self, job: Job, failure: Fail) -> None:
-        async for attempt in tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(StoreUnavailable),
-            wait=tenacity.wait_exponential(multiplier=0.1, max=2.0),
-        ):
-            with attempt:
-                record = await self._store.update_session(
-                    job.record.id,
-                    status=ProvisioningStatus.FAILED,
-                    failure_code=failure.code,
-                    failure_message=failure.message,
-                )
+        record = await patiently(
+            lambda: self._store.update_session(
+                job.record.id,
+                status=ProvisioningStatus.FAILED,
+                failure_code=failure.code,
+                failure_message=failure.message,
+            )
+        )
         if record is not None:  # None: the project was deleted meanwhile
             await self._outcomes.job_failed(record, failure.code, failure.message)
 
     async def _agent(self, job: Job) -> DeployedAgent | None:
         """What the session is to run: the deployed agent, or another build with the deployed settings."""
-        agent = await self._store.deployed_agent(job.record.project_id)
+        agent = await patiently(lambda: self._store.deployed_agent(job.record.project_id))
         wanted = job.record.build_id
         if agent is None or wanted is None or wanted == agent.build_id:
             return agent
-        build = await self._store.get_build(job.record.project_id, wanted)
+        build = await patiently(lambda: self._store.get_build(job.record.project_id, wanted))
         if build is None:
             return None
         return msgspec.structs.replace(agent, build_id=build.id, bundle_checksum=build.checksum_sha256)
@@ -279,23 +265,6 @@ async def cancel_at_runner(hub: RelayHub, runner_id: str, session_id: str) -> No
         await hub.send(runner_id, CancelSession(session_id=session_id))
     except RunnerAway:
         _log.info("cancel_not_sent", session_id=session_id, runner_id=runner_id)
-
-
-async def _set_within(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-
-
-def _hosted(job: Job, agent: DeployedAgent, runner_id: str) -> HostedSession:
-    return HostedSession(
-        session_id=job.record.id,
-        project_id=job.record.project_id,
-        build_id=agent.build_id,
-        mode=agent.mode,
-        runner_id=runner_id,
-        customer_context=job.record.customer_context,
-    )
 
 
 def _not_deployed(job: Job) -> Fail:

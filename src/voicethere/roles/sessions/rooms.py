@@ -1,34 +1,16 @@
-"""Rooms: the sessions that are hosted now, and the sockets of their peers.
+"""Rooms: where the signaling sockets of one session meet, at this service.
 
-A join token is good while its room is here. Knows no sockets' protocol, no relay and no database.
+Another service may have further sockets of the same session: all of them talk to the runner, which is in
+every room. Knows no sockets' protocol, no relay and no database.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import msgspec
-
+from voicethere.roles.sessions.hosted import HostedSession, room_id_of
 from voicethere.roles.sessions.outbox import SocketOutbox
-from voicethere.wire.session_api import Mode
 from voicethere.wire.signaling import CLIENT_PEER_PREFIX
-
-
-def room_id_of(session_id: str) -> str:
-    """A session's room. Derived, so that it survives a restart of the service."""
-    return f"room-{session_id}"
-
-
-class HostedSession(msgspec.Struct, frozen=True, kw_only=True):
-    """What the service must remember of a session that a runner hosts."""
-
-    session_id: str
-    project_id: str
-    build_id: str | None
-    mode: Mode
-    runner_id: str
-    customer_context: dict[str, Any] | None = None
 
 
 class PeerSocket:
@@ -46,25 +28,30 @@ class PeerSocket:
 
 
 class Room:
-    """One hosted session's room. Times are in seconds of a clock that never jumps.
+    """One session's room. Times are in seconds of a clock that never jumps.
 
-    `missing_since`: since when no linked runner says that it hosts the session. `unannounced`: what the
-    runner could not be told while it was away, by peer id: True for a join, False for a leave.
+    `runner_present`: whether its runner has been here, so that peers are told of it (they are not told of a
+    link that is lost for a moment). `absent_since`: since when the runner is not linked, or does not list the
+    session; None while it is here.
+    `unannounced`: what the runner could not be told while it was away, by peer id: True for a join, False
+    for a leave. `empty_since`: since when it has no socket.
     """
 
-    def __init__(
-        self, session: HostedSession, *, opened_at: float, missing_since: float | None = None
-    ) -> None:
+    def __init__(self, session: HostedSession, *, now: float, runner_present: bool) -> None:
         self.session = session
-        self.opened_at = opened_at
-        self.missing_since = missing_since
-        self.runner_present = missing_since is None
+        self.runner_present = runner_present
+        self.absent_since: float | None = None if runner_present else now
+        self.looked_at: float = now
+        self.looking = False
         self.claimed = False
-        self.cancelled_at: float | None = None
-        self.settling = False
+        self.empty_since: float | None = now
         self.peers: dict[str, PeerSocket] = {}
         self.sockets: set[PeerSocket] = set()
         self.unannounced: dict[str, bool] = {}
+
+    @property
+    def session_id(self) -> str:
+        return self.session.session_id
 
     @property
     def room_id(self) -> str:
@@ -76,7 +63,7 @@ class Room:
 
 
 class Rooms:
-    """All rooms, by session id."""
+    """The rooms of this service, by session id."""
 
     def __init__(self) -> None:
         self._rooms: dict[str, Room] = {}
@@ -88,18 +75,18 @@ class Rooms:
         return len(self._rooms)
 
     def get(self, session_id: str) -> Room | None:
-        """The session's room; None where it is not hosted (yet, or any more)."""
+        """The session's room; None where nobody has a socket of it here."""
         return self._rooms.get(session_id)
 
     def of_runner(self, runner_id: str) -> list[Room]:
-        """The rooms of the sessions that this runner hosts, or hosted last."""
+        """The rooms of the sessions that this runner hosts."""
         return [room for room in self._rooms.values() if room.session.runner_id == runner_id]
 
     def add(self, room: Room) -> Room:
         """Open a room."""
-        self._rooms[room.session.session_id] = room
+        self._rooms[room.session_id] = room
         return room
 
     def remove(self, session_id: str) -> Room | None:
-        """Forget a room: from now on its tokens are refused."""
+        """Close a room."""
         return self._rooms.pop(session_id, None)

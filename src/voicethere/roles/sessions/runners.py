@@ -5,7 +5,7 @@ Knows capacity; does not know what a session is, nor how a runner is reached.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -16,6 +16,7 @@ class _Runner(msgspec.Struct):
     capacity: int
     hosted: set[str]
     reported_active: int = 0
+    draining: bool = False
 
 
 class LinkedRunners:
@@ -37,12 +38,18 @@ class LinkedRunners:
         """Since when no runner at all has been linked; None while there is one."""
         return self._runnerless_since
 
+    def __len__(self) -> int:
+        return len(self._runners)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._runners))
+
     def __contains__(self, runner_id: object) -> bool:
         return runner_id in self._runners
 
-    def linked(self, runner_id: str, *, capacity: int, hosted: Sequence[str]) -> None:
+    def linked(self, runner_id: str, *, capacity: int, hosted: Sequence[str], draining: bool = False) -> None:
         """A hello: what was known of the runner before is replaced."""
-        self._runners[runner_id] = _Runner(capacity=max(0, capacity), hosted=set(hosted))
+        self._runners[runner_id] = _Runner(capacity=max(0, capacity), hosted=set(hosted), draining=draining)
         self._runnerless_since = None
 
     def gone(self, runner_id: str, *, now: float) -> None:
@@ -50,11 +57,12 @@ class LinkedRunners:
         if self._runners.pop(runner_id, None) is not None and not self._runners:
             self._runnerless_since = now
 
-    def heartbeat(self, runner_id: str, active: int) -> None:
-        """What the runner says it carries."""
+    def heartbeat(self, runner_id: str, active: int, *, draining: bool = False) -> None:
+        """What the runner says it carries, and whether it takes no more."""
         runner = self._runners.get(runner_id)
         if runner is not None:
             runner.reported_active = active
+            runner.draining = draining
 
     def full(self, runner_id: str) -> None:
         """It refused for lack of room: believe that until it says otherwise."""
@@ -82,6 +90,7 @@ class LinkedRunners:
                 capacity=runner.capacity,
                 hosted=len(runner.hosted),
                 reported_active=runner.reported_active,
+                draining=runner.draining,
             )
             for runner_id, runner in self._runners.items()
         ]
@@ -90,6 +99,11 @@ class LinkedRunners:
     def capacity(self) -> int:
         """Of all runners together."""
         return sum(runner.capacity for runner in self._runners.values())
+
+    @property
+    def free(self) -> int:
+        """How many more sessions all runners together can take now."""
+        return sum(load.free for load in self.loads())
 
     @property
     def has_room(self) -> bool:

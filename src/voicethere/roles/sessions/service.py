@@ -1,44 +1,51 @@
-"""The session service: one object that ties provisioning, rooms, signaling and the relay together.
+"""The session service: what callers may ask, the sockets of this process, and its turns as the coordinator.
 
-Knows what a caller may ask (start a session, look at one). Does not know HTTP (`api`) or sockets
-(`signaling`).
+Several may run on one relay and one database. Each answers every caller and hears every runner; the one that
+holds the lease also coordinates (`coordinator`). Does not know HTTP (`api`) or sockets (`signaling`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import structlog
-import tenacity
 
-from voicethere.adapters.store.store import SessionRecord, Store, StoreUnavailable
-from voicethere.core.ports import Clock, ErrorQueuePort, RelayHub
-from voicethere.errors.times import iso_from_epoch
+from voicethere.adapters.store.store import SessionRecord, Store
+from voicethere.core.ports import Clock, ErrorQueuePort, Lease, RelayHub
+from voicethere.core.provisioning import estimate_wait_seconds
+from voicethere.errors.times import iso, iso_from_epoch
 from voicethere.roles.sessions.background import Background
+from voicethere.roles.sessions.coordinator import Coordinator
 from voicethere.roles.sessions.gateway import SignalingGateway
-from voicethere.roles.sessions.hosting import Hosting
+from voicethere.roles.sessions.hosted import room_id_of
+from voicethere.roles.sessions.local_rooms import LocalRooms
+from voicethere.roles.sessions.moves import Moves
 from voicethere.roles.sessions.outcomes import Outcomes
-from voicethere.roles.sessions.provisioning import Provisioner
-from voicethere.roles.sessions.rooms import HostedSession, Room, Rooms, room_id_of
-from voicethere.roles.sessions.runners import LinkedRunners
+from voicethere.roles.sessions.patience import patiently
+from voicethere.roles.sessions.placement import FIRST_GUESS_OF_A_SESSION
+from voicethere.roles.sessions.rooms import Rooms
 from voicethere.roles.sessions.settings import SessionServiceSettings
 from voicethere.roles.sessions.states import state_of
 from voicethere.roles.sessions.tokens import JoinTokens
 from voicethere.wire.control_plane import ValidationStatus
+from voicethere.wire.relay import CapacityNow, RunnerHello, SessionMoved, SessionOver, SessionWanted
 from voicethere.wire.session_api import (
     Credentials,
-    FailureCode,
     Mode,
     ProvisioningStatus,
     SessionState,
 )
 
 _UNDER_WAY = (ProvisioningStatus.QUEUED, ProvisioningStatus.PROVISIONING)
-_UNFINISHED = (ProvisioningStatus.QUEUED, ProvisioningStatus.WAITING, ProvisioningStatus.PROVISIONING)
+_SETTLED = (ProvisioningStatus.READY, ProvisioningStatus.FAILED)
+_SEEN_EVERY_SECONDS = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +55,18 @@ class CapacityExceeded(Exception):
 
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__("every runner is full")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UsageExceeded(Exception):
+    """The project has had as many sessions this month as it may have.
+
+    The next month begins in `retry_after_seconds`.
+    """
+
+    def __init__(self, limit: int, retry_after_seconds: int) -> None:
+        super().__init__(f"the project may start {limit} sessions a month, and has")
+        self.limit = limit
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -61,7 +80,7 @@ class SessionService:
     `gateway` is what `signaling_app` serves, and `start_session` and `state` are what `sessions_router` does.
 
     Example:
-        >>> service = SessionService(store, queue, hub, tokens, clock, SessionServiceSettings())
+        >>> service = SessionService(store, queue, hub, lease, tokens, clock, SessionServiceSettings())
         >>> running = asyncio.create_task(service.run())
     """
 
@@ -70,6 +89,7 @@ class SessionService:
         store: Store,
         queue: ErrorQueuePort,
         hub: RelayHub,
+        lease: Lease,
         tokens: JoinTokens,
         clock: Clock,
         settings: SessionServiceSettings,
@@ -80,41 +100,34 @@ class SessionService:
         self.settings = settings
         self._store = store
         self._hub = hub
+        self._lease = lease
         self._tokens = tokens
         self._clock = clock
+        self._runner_silent = runner_silent
         self._background = Background()
         self._queueing = Background()
+        self._moves = Moves()
         self._rooms = Rooms()
-        self._runners = LinkedRunners(now=clock.monotonic())
         self._outcomes = Outcomes(store=store, queue=queue, clock=clock, background=self._queueing)
         self.gateway = SignalingGateway(
-            rooms=self._rooms, hub=hub, tokens=tokens, clock=clock, limits=settings.signaling
-        )
-        self._provisioner = Provisioner(
-            store=store,
+            rooms=self._rooms,
+            open_room=lambda session_id: self._local.open(session_id),
+            claimed=self._claimed,
             hub=hub,
+            tokens=tokens,
             clock=clock,
-            settings=settings,
-            runners=self._runners,
-            outcomes=self._outcomes,
-            background=self._background,
-            opened=self._open_room,
+            limits=settings.signaling,
         )
-        self._placement = self._provisioner.placement
-        self._hosting = Hosting(
+        self._local = LocalRooms(
             store=store,
-            hub=hub,
             clock=clock,
             settings=settings,
             rooms=self._rooms,
-            runners=self._runners,
-            provisioner=self._provisioner,
             gateway=self.gateway,
-            tokens=tokens,
-            outcomes=self._outcomes,
             background=self._background,
-            runner_silent=runner_silent,
         )
+        self._coordinator: Coordinator | None = None
+        self._capacity: CapacityNow | None = None
         self._ready = asyncio.Event()
         self._linked = asyncio.Event()
         self._closing = asyncio.Event()
@@ -122,52 +135,91 @@ class SessionService:
     # ------------------------------------------------------------------ life
 
     async def run(self) -> None:
-        """Pick up what an earlier process left, then serve the relay and the clock until `aclose`."""
-        await self._restore()
-        self._ready.set()
-        relay = asyncio.create_task(self._listen(), name="session service relay")
-        ticking = asyncio.create_task(self._tick_on(), name="session service clock")
-        closing = asyncio.create_task(self._closing.wait(), name="session service closing")
+        """Serve the relay and the clock until `aclose`, and coordinate while the lease is ours."""
+        tasks = [
+            asyncio.create_task(self._listen(), name="session service relay"),
+            asyncio.create_task(self._hear_notices(), name="session service notices"),
+            asyncio.create_task(self._tick_on(), name="session service clock"),
+            asyncio.create_task(self._keep_the_lease(), name="session service lease"),
+            asyncio.create_task(self._closing.wait(), name="session service closing"),
+        ]
         try:
-            await asyncio.wait({relay, closing}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (relay, ticking, closing):
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait({relay, ticking, closing})
+            await asyncio.wait(tasks)
+            await self._end_term()
+        for task in done:
+            task.result()
 
     async def ready(self) -> None:
-        """Return once `run` has picked up what an earlier process left: serve clients from then on."""
+        """Return once this service can serve clients: it coordinates, or another one does."""
         await self._ready.wait()
 
     async def runner_linked(self) -> None:
         """Return once some runner has linked for the first time."""
         await self._linked.wait()
 
+    @property
+    def coordinates(self) -> bool:
+        """Whether it is this service that gives sessions to runners."""
+        return self._coordinator is not None
+
+    @property
+    def sockets(self) -> int:
+        """How many signaling sockets are open here."""
+        return sum(len(room.sockets) for room in self._rooms)
+
+    @property
+    def capacity(self) -> CapacityNow | None:
+        """What the coordinator last said of runners and the line; None before it has."""
+        return self._capacity if self._coordinator is None else self._coordinator.placement.capacity_now()
+
     def runner_died(self, runner_id: str) -> None:
         """For whoever keeps the runner: its process has ended, nobody need wait for it to come back."""
-        self._hosting.runner_died(runner_id)
+        if self._coordinator is not None:
+            self._coordinator.hosting.runner_died(runner_id)
 
     async def aclose(self) -> None:
         """Close the signaling sockets (not the sessions: they live in the runners), and end `run`."""
         self._closing.set()
         self.gateway.close_all()
+        await self._end_term()
+        await self._lease.release()
         await self._background.aclose()
         # What is not queued by then is queued by the next process: the database knows what has no end.
         await self._queueing.aclose(patience_seconds=1.0)
 
     def tick(self) -> None:
         """Do what the clock says is due. `run` calls it a few times a second; a test calls it itself."""
-        self._placement.tick()
-        self._hosting.tick()
+        self._local.tick()
+        if self._coordinator is not None:
+            self._coordinator.tick()
 
     async def _listen(self) -> None:
         async for runner_id, message in self._hub.messages():
             try:
-                self._hosting.heard(runner_id, message)
+                self._local.heard(runner_id, message)
+                if self._coordinator is not None:
+                    self._coordinator.heard(runner_id, message)
             except Exception:
                 _log.exception("relay_message_failed", runner_id=runner_id, message=type(message).__name__)
-            if self._runners.runnerless_since is None:
+            if isinstance(message, RunnerHello):
                 self._linked.set()
+
+    async def _hear_notices(self) -> None:
+        async for notice in self._hub.notices():
+            match notice:
+                case SessionMoved():
+                    self._moves.moved(notice)
+                case SessionOver():
+                    self._local.over(notice)
+                case CapacityNow():
+                    self._capacity = notice
+                case SessionWanted():
+                    if self._coordinator is not None:
+                        self._coordinator.wanted(notice)
 
     async def _tick_on(self) -> None:
         while True:
@@ -177,28 +229,57 @@ class SessionService:
             except Exception:
                 _log.exception("tick_failed")
 
-    def _open_room(self, session: HostedSession) -> None:
-        self._rooms.add(Room(session, opened_at=self._clock.monotonic()))
+    # ------------------------------------------------------------------ coordinating
 
-    async def _restore(self) -> None:
-        """Jobs begin anew, failed ones are queued (again), and ready sessions wait for their runner."""
-        async for attempt in tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(StoreUnavailable),
-            wait=tenacity.wait_exponential(multiplier=0.1, max=2.0),
-        ):
-            with attempt:
-                unfinished = await self._store.unfinished_sessions()
-                hosted = [record for record in unfinished if record.status is ProvisioningStatus.READY]
-                modes = {project: await self._mode(project) for project in {r.project_id for r in hosted}}
-        self._hosting.restore(hosted, modes)
-        for record in unfinished:
-            if record.status in _UNFINISHED:
-                self._provisioner.submit(record, wait_for_capacity=True)
-            elif record.status is ProvisioningStatus.FAILED:
-                code = record.failure_code or FailureCode.ORCHESTRATOR_ERROR
-                await self._outcomes.job_failed(record, code, record.failure_message or "The job failed.")
-        if unfinished:
-            _log.info("sessions_picked_up", count=len(unfinished))
+    async def _keep_the_lease(self) -> None:
+        starting: asyncio.Task[None] | None = None
+        try:
+            while not self._closing.is_set():
+                asked_at = time.monotonic()
+                held = await self._lease.hold()
+                if held and self._coordinator is None:
+                    starting = asyncio.create_task(self._begin_term(), name="session service term")
+                elif not held and self._coordinator is not None:
+                    _log.warning("coordination_lost")
+                    if starting is not None:
+                        starting.cancel()
+                    await self._end_term()
+                if not held:
+                    self._ready.set()
+                # What asking took is part of the time after which another may take it.
+                await asyncio.sleep(max(0.0, self._lease.seconds / 4 - (time.monotonic() - asked_at)))
+        finally:
+            if starting is not None:
+                starting.cancel()
+                await asyncio.wait([starting])
+
+    async def _begin_term(self) -> None:
+        coordinator = self._coordinator = Coordinator(
+            store=self._store,
+            hub=self._hub,
+            clock=self._clock,
+            settings=self.settings,
+            tokens=self._tokens,
+            outcomes=self._outcomes,
+            runner_silent=self._runner_silent,
+        )
+        _log.info("coordination_begun")
+        try:
+            await coordinator.start()
+            self._ready.set()
+        except Exception:
+            _log.exception("coordination_not_begun")
+            await self._end_term()  # the next turn of the lease tries again
+
+    async def _end_term(self) -> None:
+        coordinator, self._coordinator = self._coordinator, None
+        if coordinator is not None:
+            await coordinator.aclose()
+
+    def _claimed(self, session_id: str) -> None:
+        self._background.spawn(
+            patiently(lambda: self._store.session_joined(session_id)), name=f"joined {session_id}"
+        )
 
     # ------------------------------------------------------------------ what callers ask
 
@@ -215,6 +296,7 @@ class SessionService:
 
         Raises:
             CapacityExceeded: nothing is free, and the caller did not want to wait; there is no session.
+            UsageExceeded: the project has used up its sessions of this month; there is no session.
             BuildUnusable: `build_id` is not a valid build of the project.
             LookupError: there is no such project.
             StoreUnavailable: the database is away.
@@ -225,8 +307,9 @@ class SessionService:
                 return earlier
         if build_id is not None:
             await self._check_build(project_id, build_id)
-        if not wait_for_capacity and not self._placement.has_room:
-            raise CapacityExceeded(min(60, max(1, round(self._placement.estimate(1)))))
+        await self._check_usage(project_id)
+        if not wait_for_capacity and _is_full(self.capacity):
+            raise CapacityExceeded(min(60, max(1, round(self._estimate(1)))))
         session_id = str(uuid.uuid4())
         record = await self._store.create_session(
             session_id=session_id,
@@ -234,10 +317,15 @@ class SessionService:
             build_id=build_id,
             customer_context=customer_context,
             idempotency_key=idempotency_key,
+            wait_for_capacity=wait_for_capacity,
         )
         if record.id == session_id:
-            self._provisioner.submit(record, wait_for_capacity=wait_for_capacity)
+            await self._hub.publish(SessionWanted(session_id=session_id))
         return record
+
+    async def allowed_origins(self, project_id: str) -> Sequence[str]:
+        """The origins whose pages may use the project; empty: all of them."""
+        return (await self._store.get_project_settings(project_id)).allowed_origins
 
     async def knows_project(self, project_id: str, org_id: str | None) -> bool:
         """Whether this org has such a project."""
@@ -249,7 +337,11 @@ class SessionService:
 
     async def settled(self, session_id: str, *, seconds: float) -> SessionRecord | None:
         """The session once it is ready or failed, or as it is after `seconds`."""
-        await self._provisioner.settled(session_id, seconds=seconds)
+        with self._moves.watch(session_id) as watch:
+            record = await self._store.get_session(session_id)
+            if record is None or record.status in _SETTLED:
+                return record
+            await watch.until(settled=True, seconds=seconds)
         return await self._store.get_session(session_id)
 
     async def worth_telling(self, record: SessionRecord) -> SessionRecord:
@@ -259,27 +351,48 @@ class SessionService:
         """
         if record.status not in _UNDER_WAY:
             return record
-        await self._provisioner.worth_telling(record.id, seconds=self.settings.poll_hold_seconds)
+        with self._moves.watch(record.id) as watch:
+            now = await self._store.get_session(record.id)
+            if now is None or now.status not in _UNDER_WAY:
+                return now or record
+            await watch.until(settled=False, seconds=self.settings.poll_hold_seconds)
         return await self._store.get_session(record.id) or record
 
     async def state(self, record: SessionRecord, *, signaling_url: str) -> SessionState:
         """What a poll is answered. Asking keeps the session's place in the line."""
-        place = self._placement.poll(record.id)
+        place = None
+        if record.status is ProvisioningStatus.WAITING:
+            if self._is_seen_anew(record):
+                await self._store.session_seen(record.id)
+            place = await self._store.waiting_place(record.id)
         credentials = None
         if record.status is ProvisioningStatus.READY:
             credentials = await self.credentials(record, signaling_url=signaling_url)
         return state_of(
             record,
             place=place,
-            estimated_wait_seconds=None if place is None else self._placement.estimate(place.position),
-            clock=self._clock,
+            wait_seconds=self.settings.rules.wait_seconds,
+            estimated_wait_seconds=None if place is None else self._estimate(place.position),
             credentials=credentials,
+        )
+
+    def _is_seen_anew(self, record: SessionRecord) -> bool:
+        """Whether this poll is worth a write: a client that polls in a loop must not cost one each time."""
+        since = iso_from_epoch(self._clock.now() - _SEEN_EVERY_SECONDS)
+        return record.last_seen is None or record.last_seen <= since
+
+    def _estimate(self, position: int) -> float:
+        """Seconds that the one at this position in the line may have to wait."""
+        capacity = self.capacity
+        if capacity is None:
+            return estimate_wait_seconds(position, capacity=1, mean_session_seconds=FIRST_GUESS_OF_A_SESSION)
+        return estimate_wait_seconds(
+            position, capacity=capacity.capacity, mean_session_seconds=capacity.mean_session_seconds
         )
 
     async def credentials(self, record: SessionRecord, *, signaling_url: str) -> Credentials:
         """What a client connects with: a fresh token, refused once the session is over."""
-        room = self._rooms.get(record.id)
-        mode = room.session.mode if room is not None else await self._mode(record.project_id)
+        mode = record.mode or await self._mode(record.project_id)
         room_id = room_id_of(record.id)
         token = self._tokens.issue(record.id, room_id)
         return Credentials(
@@ -303,6 +416,16 @@ class SessionService:
         agent = await self._store.deployed_agent(project_id)
         return Mode.VOICE if agent is None else agent.mode
 
+    async def _check_usage(self, project_id: str) -> None:
+        limit = (await self._store.get_project_settings(project_id)).monthly_session_limit
+        if not limit:
+            return
+        now = datetime.fromtimestamp(self._clock.now(), UTC)
+        month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        if await self._store.count_sessions(project_id, since=iso(month)) >= limit:
+            following = month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
+            raise UsageExceeded(limit, max(1, math.ceil((following - now).total_seconds())))
+
     async def _check_build(self, project_id: str, build_id: str) -> None:
         build = await self._store.get_build(project_id, build_id)
         if build is None:
@@ -311,3 +434,8 @@ class SessionService:
             raise BuildUnusable(
                 f"build_id: this build is {build.validation_status.value}; only a valid one can be run."
             )
+
+
+def _is_full(capacity: CapacityNow | None) -> bool:
+    """Whether a new session would have to wait. Not without any runner: one may be starting."""
+    return capacity is not None and capacity.runners > 0 and (capacity.waiting > 0 or capacity.free == 0)

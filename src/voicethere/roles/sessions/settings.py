@@ -37,6 +37,9 @@ class SessionServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     `silent_seconds`: how long a linked runner, which beats every second, may say nothing before it is lost.
     `relink_grace_seconds`: how long a lost runner has to come back before its sessions count as lost.
     `settle_seconds`: how much longer its last words may take from the queue into the database.
+    `force_seconds`: how long a deploy in `force` mode waits for the sessions that it has told to end.
+    `reload_seconds`: how often a room whose runner is away is compared with the database, and after how long
+    one without sockets is forgotten.
     """
 
     public_base_url: str | None = None
@@ -48,6 +51,8 @@ class SessionServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     relink_grace_seconds: float = 3.0
     settle_seconds: float = 10.0
     cancel_seconds: float = 30.0
+    force_seconds: float = 30.0
+    reload_seconds: float = 2.0
     tick_seconds: float = 0.25
     rules: ProvisioningRules = ProvisioningRules()
     signaling: SignalingLimits = SignalingLimits()

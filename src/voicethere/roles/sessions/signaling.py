@@ -19,6 +19,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from voicethere.adapters.http.request_ids import REQUEST_ID_HEADER, request_id_of
+from voicethere.adapters.store.store import StoreUnavailable
 from voicethere.roles.sessions.gateway import RoomFull, SignalingGateway
 from voicethere.roles.sessions.outbox import Close
 from voicethere.roles.sessions.rooms import PeerSocket
@@ -65,7 +66,7 @@ def signaling_app(gateway: SignalingGateway) -> ASGIApp:
         if (await receive())["type"] != "websocket.connect":
             return
         try:
-            socket = gateway.admit(token)
+            socket = await gateway.admit(token)
         except TokenRefused as refusal:
             _log.info("join_refused", reason=str(refusal))
             await _deny(scope, send, 401, HttpErrorCode.UNAUTHORIZED, "The join token is not valid.")
@@ -73,6 +74,11 @@ def signaling_app(gateway: SignalingGateway) -> ASGIApp:
         except RoomFull:
             message = "The session has as many signaling sockets as it may have; close one first."
             await _deny(scope, send, 429, HttpErrorCode.RATE_LIMITED, message)
+            return
+        except StoreUnavailable as problem:
+            _log.warning("join_unanswered", reason=str(problem))
+            message = "The session cannot be looked up now; try again in a moment."
+            await _deny(scope, send, 503, HttpErrorCode.UNAVAILABLE, message)
             return
         try:
             await send({"type": "websocket.accept", "subprotocol": None, "headers": []})

@@ -5,10 +5,7 @@ Stateless: whether a session has ended is not known here (the rooms know). Token
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
-from pathlib import Path
 
 import jwt
 import msgspec
@@ -47,7 +44,7 @@ class JoinTokens:
     """Issues and checks join tokens with one secret.
 
     Example:
-        >>> tokens = JoinTokens(load_secret(data / "join-token.key"), clock)
+        >>> tokens = JoinTokens(new_secret(), clock)
         >>> tokens.check(tokens.issue("s-1", "room-s-1").token).room_id
         'room-s-1'
     """
@@ -113,35 +110,6 @@ class JoinTokens:
         return JoinClaims(session_id=values[0], room_id=values[1], token_id=values[2])
 
 
-def load_secret(path: Path) -> bytes:
-    """The secret in this file, made (mode 0600) where there is none yet; safe for several at once.
-
-    Raises:
-        ValueError: the file is there, but holds no secret.
-        OSError: it cannot be read or made.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        return _checked(path)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(SECRET_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-        # A link cannot replace a secret that another process has made meanwhile, and is never half there.
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink()
-    return _checked(path)
-
-
-def _checked(path: Path) -> bytes:
-    secret = path.read_bytes()
-    if len(secret) < SECRET_BYTES:
-        raise ValueError(
-            f"{path} holds no secret ({len(secret)} bytes, {SECRET_BYTES} are needed): "
-            "remove it, and a new one is made; join tokens that are out become invalid"
-        )
-    return secret
+def new_secret() -> bytes:
+    """For a platform that has none yet; all of its session services must have the same."""
+    return secrets.token_bytes(SECRET_BYTES)
