@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from voicethere.roles.runner.agent_child import AgentChild, AgentEvent, MessageToSession
+from voicethere.roles.runner.warm_child import WarmChild
 from voicethere.wire import ipc
 
 OnEvent = Callable[[AgentEvent], None]
@@ -16,13 +17,13 @@ OnEvent = Callable[[AgentEvent], None]
 class OwnChild:
     """Implements `SessionAgent`.
 
-    `take_warm(on_event)` gives a child that runs already, and is the session's from then on; or None.
+    `take_warm()` gives a child that runs already, and is the session's from then on; or None.
     """
 
     def __init__(
         self,
         *,
-        take_warm: Callable[[OnEvent], Awaitable[AgentChild | None]],
+        take_warm: Callable[[], Awaitable[WarmChild | None]],
         make_fresh: Callable[[OnEvent], AgentChild],
         on_event: OnEvent,
     ) -> None:
@@ -37,10 +38,14 @@ class OwnChild:
         Raises:
             SandboxUnavailable: no process could be started; there will be no event.
         """
-        self._child = await self._take_warm(self._on_event)
-        if self._child is None:
+        warm = await self._take_warm()
+        if warm is None:
             self._child = self._make_fresh(self._on_event)
             await self._child.start()
+        else:
+            # First: whoever hears that it is loaded may answer with the session at once.
+            self._child = warm.child
+            warm.give_to(self._on_event)
 
     def session_start(self, message: ipc.SessionStart) -> None:
         """Give the child the session."""

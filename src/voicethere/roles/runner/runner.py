@@ -16,6 +16,7 @@ import structlog
 from voicethere.core.ports import Clock, ErrorQueuePort, RunnerLink, SandboxPort, SpeechSuite
 from voicethere.roles.runner.agent_supply import AgentSupply
 from voicethere.roles.runner.agent_watchdog import AgentTimeouts
+from voicethere.roles.runner.connections import ClientConnections
 from voicethere.roles.runner.crash_speech import CrashSpeech
 from voicethere.roles.runner.gauges import RunnerCounts, RunnerGauges
 from voicethere.roles.runner.host import RunnerParts, SessionHost
@@ -61,7 +62,7 @@ class Runner:
     """`run` serves until `drain` or `stop`; sessions that are on then are ended as `runner_shutdown`.
 
     Sandbox, speech, queue and link belong to whoever made them, and are not closed here. `memory` says how
-    many bytes are available.
+    many bytes are available; `connect` is for tests.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Runner:
         bundles: UnpackedBundles,
         clock: Clock,
         memory: Callable[[], int] = available_memory,
+        connect: Callable[..., ClientConnections] = ClientConnections,
     ) -> None:
         self._settings = settings
         self._link = link
@@ -107,6 +109,7 @@ class Runner:
             clock=clock,
             counts=self._counts,
             send=self._send,
+            connect=connect,
         )
         self._sessions: dict[str, SessionHost] = {}
         self._watchers: set[asyncio.Task[None]] = set()

@@ -76,7 +76,12 @@ class WarmChild:
         """Whether it is there, and has not failed: asked just before a session gets it."""
         return await self._child.answers(seconds) and self._lost is None
 
-    def give_to(self, on_event: OnEvent) -> AgentChild:
+    @property
+    def child(self) -> AgentChild:
+        """For the session that it was given to."""
+        return self._child
+
+    def give_to(self, on_event: OnEvent) -> None:
         """It is a session's child now: `on_event` hears what it has said so far, and all that follows."""
         assert self._loaded is not None, "only a child that is loaded can be taken"
         self._session = on_event
@@ -87,7 +92,6 @@ class WarmChild:
             on_event(line)
         self._lines.clear()
         on_event(self._loaded)
-        return self._child
 
     async def stop(self) -> None:
         """End the process: it has no session. Raises what the sandbox does where it cannot clean up."""

@@ -15,7 +15,6 @@ import msgspec
 import structlog
 
 from voicethere.errors import Redactor
-from voicethere.roles.runner.agent_child import AgentChild, AgentEvent
 from voicethere.roles.runner.agent_children import AgentChildren
 from voicethere.roles.runner.session_environment import environment_ahead
 from voicethere.roles.runner.unpacked import UnpackedBundles
@@ -83,9 +82,8 @@ class WarmChildren:
             if slot not in self._slots:
                 self._slots[slot] = self._spawn(self._tend(slot[0], agent))
 
-    async def take(self, agent: DeployedAgent, on_event: Callable[[AgentEvent], None]) -> AgentChild | None:
-        """A child that is the session's from now on: it has told `on_event` that it is loaded. None: none
-        is ready."""
+    async def take(self, agent: DeployedAgent) -> WarmChild | None:
+        """A child that is a session's from now on: give it to that one at once. None: none is ready."""
         ready = self._ready.get(_key(agent))
         while ready:
             warm = ready.popleft()
@@ -99,7 +97,7 @@ class WarmChildren:
                     self._dismiss(warm)
             if answered:
                 self.taken += 1
-                return warm.give_to(on_event)
+                return warm
             self._count_loss(agent, "it did not answer when a session came")
         return None
 
