@@ -110,6 +110,7 @@ class InMemoryRelayHub:
         """For one reader; ends with `aclose`."""
         while (item := await self._inbox.get()) is not None:
             yield item
+        self._inbox.put_nowait(None)  # whoever reads on after the end finds it too
 
     async def call_roll(self) -> None:
         """Every runner that is linked says hello again, to every hub of the relay."""
@@ -128,6 +129,7 @@ class InMemoryRelayHub:
         """For one reader; ends with `aclose`."""
         while (notice := await self._notices.get()) is not None:
             yield notice
+        self._notices.put_nowait(None)
 
     def drop(self, runner_id: str) -> None:
         """Cut a runner's link to this hub; it stays cut until its `relink` or a roll call."""
@@ -192,6 +194,7 @@ class InMemoryRunnerLink:
         """For one reader; ends with `aclose`."""
         while (message := await self._inbox.get()) is not None:
             yield message
+        self._inbox.put_nowait(None)
 
     async def aclose(self) -> None:
         self._relay.detach(self)

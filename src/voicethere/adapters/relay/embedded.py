@@ -201,8 +201,8 @@ class EmbeddedRunnerLink:
     """Implements `RunnerLink`. Reconnects by itself, for as long as it is open, with growing pauses.
 
     `hello` is called at every connection and roll call: it names the runner, its capacity and the sessions
-    that it hosts at that moment. While the service is away, or does not read for `patience_seconds`, messages are dropped;
-    the next hello tells the service what it missed.
+    that it hosts at that moment. While the service is away, or does not read for `patience_seconds`,
+    messages are dropped; the next hello tells the service what it missed.
 
     Example:
         >>> link = await EmbeddedRunnerLink.start(path, hello=runner.hello)

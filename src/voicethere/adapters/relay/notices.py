@@ -36,7 +36,7 @@ class NoticeBox:
             return
         if len(self._notices) >= self._most_notices or self._bytes + size > self._most_bytes:
             self._dropped += 1
-            if self._dropped == 1:  # once, until there is room again
+            if self._dropped == 1:  # once, until the reader has caught up
                 _log.warning("relay_notices_overflow", waiting=len(self._notices))
             return
         self._notices.append((notice, size))
@@ -54,7 +54,7 @@ class NoticeBox:
             while self._notices:
                 notice, size = self._notices.popleft()
                 self._bytes -= size
-                if self._dropped:
+                if self._dropped and not self._notices:
                     _log.warning("relay_notices_dropped", count=self._dropped)
                     self._dropped = 0
                 yield notice
