@@ -21,6 +21,7 @@ from voicethere.core.ports import RunnerLink
 from voicethere.wire.relay import (
     AssignSession,
     CancelSession,
+    EndSession,
     Heartbeat,
     RoomClosed,
     RunnerHello,
@@ -48,7 +49,8 @@ class Refusal(msgspec.Struct, frozen=True):
 class ScriptedRunner:
     """`answer` is what happens to an assignment: True accepts, a `Refusal` refuses, None says nothing.
 
-    `obeys_cancel`: whether a cancelled session is closed, as a real runner does.
+    `obeys_cancel`: whether a session that is cancelled, or ordered to end, is closed, as a real runner does.
+    While it is `draining` it refuses what comes, whatever `answer` says.
     """
 
     def __init__(self, runner_id: str = "runner-1", *, capacity: int = 4) -> None:
@@ -56,6 +58,7 @@ class ScriptedRunner:
         self.capacity = capacity
         self.answer: bool | Refusal | None = True
         self.obeys_cancel = True
+        self.draining = False
         self.sessions: list[str] = []
         self.received: list[ToRunner] = []
         self._changed = asyncio.Condition()
@@ -64,7 +67,12 @@ class ScriptedRunner:
 
     def hello(self) -> RunnerHello:
         """What its link says first."""
-        return RunnerHello(runner_id=self.runner_id, capacity=self.capacity, sessions=list(self.sessions))
+        return RunnerHello(
+            runner_id=self.runner_id,
+            capacity=self.capacity,
+            sessions=list(self.sessions),
+            draining=self.draining,
+        )
 
     async def connect(self, make_link: Callable[[Hello], Awaitable[RunnerLink]]) -> None:
         """Link it to a session service."""
@@ -137,7 +145,12 @@ class ScriptedRunner:
 
     async def beat(self) -> None:
         """A heartbeat with what it hosts."""
-        await self._send(Heartbeat(active=len(self.sessions)))
+        await self._send(Heartbeat(active=len(self.sessions), draining=self.draining))
+
+    async def drain(self) -> None:
+        """It is leaving, and says so."""
+        self.draining = True
+        await self.beat()
 
     # ------------------------------------------------------------------ what it hears
 
@@ -157,15 +170,17 @@ class ScriptedRunner:
 
     async def _react(self, message: ToRunner) -> None:
         if isinstance(message, AssignSession):
-            if self.answer is True:
+            if self.draining:
+                await self._refuse(message.session_id, Refusal(FailureCode.RUNNER_UNAVAILABLE))
+            elif self.answer is True:
                 await self.accept(message.session_id)
             elif isinstance(self.answer, Refusal):
-                await self._send(
-                    SessionRefused(
-                        session_id=message.session_id,
-                        failure_code=self.answer.code,
-                        message=self.answer.message,
-                    )
-                )
-        elif isinstance(message, CancelSession) and self.obeys_cancel and message.session_id in self.sessions:
-            await self.close(message.session_id)
+                await self._refuse(message.session_id, self.answer)
+        elif isinstance(message, CancelSession | EndSession) and self.obeys_cancel:
+            if message.session_id in self.sessions:
+                await self.close(message.session_id)
+
+    async def _refuse(self, session_id: str, refusal: Refusal) -> None:
+        await self._send(
+            SessionRefused(session_id=session_id, failure_code=refusal.code, message=refusal.message)
+        )
