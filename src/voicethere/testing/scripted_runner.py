@@ -176,9 +176,12 @@ class ScriptedRunner:
                 await self.accept(message.session_id)
             elif isinstance(self.answer, Refusal):
                 await self._refuse(message.session_id, self.answer)
-        elif isinstance(message, CancelSession | EndSession) and self.obeys_cancel:
-            if message.session_id in self.sessions:
-                await self.close(message.session_id)
+        elif (
+            isinstance(message, CancelSession | EndSession)
+            and self.obeys_cancel
+            and message.session_id in self.sessions
+        ):
+            await self.close(message.session_id)
 
     async def _refuse(self, session_id: str, refusal: Refusal) -> None:
         await self._send(

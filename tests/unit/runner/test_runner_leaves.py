@@ -10,7 +10,7 @@ from tests.unit.runner.running_runner import AGENT, RunningRunner, running_runne
 from voicethere.testing.virtual_time import in_virtual_time
 from voicethere.wire import ipc
 from voicethere.wire.queue import SessionEndedItem
-from voicethere.wire.relay import Heartbeat, KeepWarm, RoomClosed, SessionAccepted, SessionRefused
+from voicethere.wire.relay import Heartbeat, KeepWarm, RoomClosed, SessionAccepted, SessionRefused, ToService
 from voicethere.wire.session_api import FailureCode
 
 
@@ -131,3 +131,35 @@ async def test_it_warms_no_more_children_and_drops_those_it_has() -> None:
         assert bench.runner.gauges().warm_children == 0
         assert [child.killed for child in bench.sandbox.children] == [False, True]
         assert [accepted.session_id for accepted in bench.of(SessionAccepted)] == ["s1"]
+
+
+@in_virtual_time
+async def test_what_it_says_last_goes_out_before_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_runner() as bench:
+        await bench.live("s1", "s2")
+        send = bench.link.send
+
+        async def slowly(message: ToService) -> None:
+            await asyncio.sleep(0.1)
+            await send(message)
+
+        monkeypatch.setattr(bench.link, "send", slowly)
+        bench.runner.drain()
+        await bench.ended(10)
+        assert {closed.session_id for closed in bench.of(RoomClosed)} == {"s1", "s2"}
+
+
+@in_virtual_time
+async def test_a_relay_that_takes_nothing_any_more_does_not_hold_it_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running_runner() as bench:
+        await bench.live("s1")
+
+        async def never(message: ToService) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(bench.link, "send", never)
+        bench.runner.drain()
+        await bench.ended(10)
+        assert await reasons(bench) == {"s1": ("runner_shutdown", False)}

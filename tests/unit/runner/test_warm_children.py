@@ -343,6 +343,29 @@ async def test_one_that_is_just_being_started_is_not_left_behind() -> None:
 
 
 @in_virtual_time
+async def test_one_that_is_still_loading_is_not_left_behind() -> None:
+    class Slow(ScriptedChild):
+        async def send(self, frame: bytes) -> None:
+            """Loads and loads."""
+
+    class SlowSandbox(ScriptedSandbox):
+        async def start(self, spec: ChildSpec) -> ChildProcess:
+            self.children.append(Slow(spec, 1000, self.hooks, loads=True))
+            return self.children[-1]
+
+    async with warm(AGENT, sandbox=SlowSandbox()) as made:
+        await asyncio.sleep(1)
+        assert (made.supply.children, made.waiting) == (1, 0)
+        await made.keep()
+        assert made.supply.children == 0
+        await made.keep(AGENT)
+        await asyncio.sleep(9)
+        assert [child.killed for child in made.children] == [True, False]
+        await asyncio.sleep(1.5)
+        assert [child.killed for child in made.children] == [True, True]  # it had its ten seconds
+
+
+@in_virtual_time
 async def test_what_it_wrote_before_comes_first_in_the_sessions_log() -> None:
     many = MAX_KEPT_LINES + 50
 
