@@ -12,8 +12,14 @@ from typing import Protocol
 import pytest
 import redis
 
-from voicethere.adapters.queue import EmbeddedErrorQueue, RedisErrorQueue, SpooledErrorQueue
+from voicethere.adapters.queue import (
+    EmbeddedErrorQueue,
+    RedisErrorQueue,
+    SampledErrorQueue,
+    SpooledErrorQueue,
+)
 from voicethere.core.ports import Delivery, ErrorQueuePort, QueueUnavailable
+from voicethere.testing.clock import ManualClock
 from voicethere.testing.queue import InMemoryErrorQueue, sample_error
 from voicethere.testing.redis_server import redis_server
 from voicethere.wire.queue import ErrorItem, SessionEndedItem
@@ -57,6 +63,23 @@ class Spooled(Embedded):
 
     def _open(self) -> SpooledErrorQueue:
         return SpooledErrorQueue(EmbeddedErrorQueue(self.path), self.path.parent / "spool")
+
+    async def reopen(self) -> ErrorQueuePort:
+        await self.queue.aclose()
+        self.queue = self._open()
+        return self.queue
+
+
+class Sampled(Embedded):
+    """All in front of each other, as a runner has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.queue = self._open()
+
+    def _open(self) -> SampledErrorQueue:
+        spooled = SpooledErrorQueue(EmbeddedErrorQueue(self.path), self.path.parent / "spool")
+        return SampledErrorQueue(spooled, ManualClock())
 
     async def reopen(self) -> ErrorQueuePort:
         await self.queue.aclose()
@@ -112,6 +135,8 @@ async def new_backend(kind: str, path: Path, stack: AsyncExitStack) -> Backend:
             return Embedded(path)
         case "spooled":
             return Spooled(path)
+        case "sampled":
+            return Sampled(path)
         case "redis":
             return Redis((await stack.enter_async_context(redis_server())).url)
         case "spooled_redis":
@@ -121,7 +146,7 @@ async def new_backend(kind: str, path: Path, stack: AsyncExitStack) -> Backend:
             return InMemory()
 
 
-@pytest.fixture(params=["embedded", "spooled", "redis", "spooled_redis", "in_memory"])
+@pytest.fixture(params=["embedded", "spooled", "sampled", "redis", "spooled_redis", "in_memory"])
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
     async with AsyncExitStack() as stack:
         backend = await new_backend(request.param, tmp_path / "queue.db", stack)

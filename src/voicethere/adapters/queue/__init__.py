@@ -7,12 +7,13 @@
 from typing import TYPE_CHECKING, Any
 
 from voicethere.adapters.queue.embedded import EmbeddedErrorQueue
+from voicethere.adapters.queue.sampled import SampledErrorQueue
 from voicethere.adapters.queue.spool import SpooledErrorQueue
 
 if TYPE_CHECKING:
     from voicethere.adapters.queue.redis_stream import RedisErrorQueue
 
-__all__ = ["EmbeddedErrorQueue", "RedisErrorQueue", "SpooledErrorQueue"]
+__all__ = ["EmbeddedErrorQueue", "RedisErrorQueue", "SampledErrorQueue", "SpooledErrorQueue"]
 
 
 def __getattr__(name: str) -> Any:
