@@ -28,9 +28,13 @@ def get_dead_letter(connection: Connection, number: int) -> DeadLetter | None:
     return None if row is None else _letter(row)
 
 
-def delete_dead_letter(connection: Connection, number: int) -> bool:
-    """Whether it was there."""
-    return connection.execute(delete(dead_letters).where(dead_letters.c.number == number)).rowcount > 0
+def delete_dead_letter(connection: Connection, number: int, *, only_set_aside: bool = False) -> bool:
+    """Whether it was there. `only_set_aside`: not another one that was given its number meanwhile (SQLite
+    gives the highest one again once it is free)."""
+    gone = delete(dead_letters).where(dead_letters.c.number == number)
+    if only_set_aside:
+        gone = gone.where(dead_letters.c.checksum_sha256 == _name_aside(number))
+    return connection.execute(gone).rowcount > 0
 
 
 def set_aside(connection: Connection, number: int) -> bool:
@@ -39,14 +43,18 @@ def set_aside(connection: Connection, number: int) -> bool:
     An item that is buried twice is one letter. Whoever puts it on the queue again and then deletes the letter
     would otherwise delete the only trace of an item that failed again in between.
     """
-    name = hashlib.sha256(f"dead letter {number}, set aside".encode()).hexdigest()
-    changed = update(dead_letters).where(dead_letters.c.number == number).values(checksum_sha256=name)
-    return connection.execute(changed).rowcount > 0
+    changed = update(dead_letters).where(dead_letters.c.number == number)
+    return connection.execute(changed.values(checksum_sha256=_name_aside(number))).rowcount > 0
 
 
 def count_dead_letters(connection: Connection) -> int:
     """How many there are."""
     return connection.execute(select(func.count()).select_from(dead_letters)).scalar_one()
+
+
+def _name_aside(number: int) -> str:
+    """In place of the checksum: no item has this one."""
+    return hashlib.sha256(f"dead letter {number}, set aside".encode()).hexdigest()
 
 
 def _letter(row: Row[tuple[object, ...]]) -> DeadLetter:

@@ -424,8 +424,11 @@ class Store:
     async def get_dead_letter(self, number: int) -> DeadLetter | None:
         return await self._database.read(lambda c: dead_letters.get_dead_letter(c, number))
 
-    async def delete_dead_letter(self, number: int) -> bool:
-        return await self._database.write(lambda c: dead_letters.delete_dead_letter(c, number))
+    async def delete_dead_letter(self, number: int, *, only_set_aside: bool = False) -> bool:
+        """`only_set_aside`: only where it was set aside; SQLite gives the highest number again."""
+        return await self._database.write(
+            lambda c: dead_letters.delete_dead_letter(c, number, only_set_aside=only_set_aside)
+        )
 
     async def set_dead_letter_aside(self, number: int) -> bool:
         """From now on the same bytes may be buried anew, beside this letter, which stays."""
