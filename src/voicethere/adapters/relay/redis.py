@@ -82,7 +82,7 @@ class RedisRelayHub:
         self._lost: list[str] = []
         self._delivery = asyncio.Lock()
         self._reports: set[asyncio.Task[None]] = set()
-        self._asked: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._asked: OrderedDict[tuple[str, str, type], float] = OrderedDict()
 
     @classmethod
     async def start(
@@ -307,11 +307,12 @@ class RedisRelayHub:
     ) -> None:
         """Tell one instance something, but not with every frame that it sends."""
         now = asyncio.get_running_loop().time()
-        asked = self._asked.get((runner_id, instance))
+        what = (runner_id, instance, type(frame))
+        asked = self._asked.get(what)
         if not always and asked is not None and now - asked < _ASK_SECONDS:
             return
-        self._asked[runner_id, instance] = now
-        self._asked.move_to_end((runner_id, instance))
+        self._asked[what] = now
+        self._asked.move_to_end(what)
         if len(self._asked) > _MOST_ASKED:
             self._asked.popitem(last=False)
         self._line.outgoing.offer(self._channels.runner(runner_id, instance), lambda: encode_frame(frame))
