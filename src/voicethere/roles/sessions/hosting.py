@@ -20,6 +20,7 @@ from voicethere.adapters.store.store import SessionRecord, Store, StoreUnavailab
 from voicethere.core.ports import Clock, RelayHub, RunnerAway
 from voicethere.errors.times import iso_from_epoch
 from voicethere.roles.sessions.background import Background
+from voicethere.roles.sessions.endings import ended_notice
 from voicethere.roles.sessions.hosted import Hosted, HostedSession, HostedSessions, room_id_of
 from voicethere.roles.sessions.outcomes import Outcomes
 from voicethere.roles.sessions.provisioning import Provisioner, cancel_at_runner
@@ -277,7 +278,9 @@ class Hosting:
             if hosted.missing_since is None or self._hosted.get(hosted.session_id) is not hosted:
                 return  # it is back, or over
             if record is None or record.ended_at is not None:
-                await self._over_everywhere(hosted, SessionOver(session_id=hosted.session_id))
+                # Its runner may have died between its last words and telling the client.
+                notice = await ended_notice(self._store, hosted.session_id, record)
+                await self._over_everywhere(hosted, notice)
             elif hosted.cancelled_at is not None:
                 await self._give_up_unclaimed(hosted)
             elif await self._may_still_be_told(since):

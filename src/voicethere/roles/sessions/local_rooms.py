@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import structlog
-from msgspec import UNSET
 
 from voicethere.adapters.store.store import SessionRecord, Store, StoreUnavailable
 from voicethere.core.ports import Clock
-from voicethere.errors.records import SessionErrorEnvelope
 from voicethere.roles.sessions.background import Background
+from voicethere.roles.sessions.endings import ended_notice
 from voicethere.roles.sessions.gateway import SignalingGateway
 from voicethere.roles.sessions.hosted import HostedSession
 from voicethere.roles.sessions.presence import RunnerPresence
@@ -31,7 +30,6 @@ from voicethere.wire.relay import (
 from voicethere.wire.session_api import Mode, ProvisioningStatus
 
 _REMEMBERED_ENDS = 10_000
-_NEWEST_ERRORS = 20
 
 _log = structlog.get_logger(__name__)
 
@@ -174,33 +172,13 @@ class LocalRooms:
                 if record.runner_id is not None and record.runner_id != room.session.runner_id:
                     room.session = _hosted_session(record)
                 return
-            error = None if record is None or not record.failed else await self._stored_error(record)
+            notice = await ended_notice(self._store, room.session_id, record)
             if self._rooms.get(room.session_id) is room:
-                self.over(SessionOver(session_id=room.session_id, error=error))
+                self.over(notice)
         except StoreUnavailable as problem:
             _log.warning("room_not_compared", session_id=room.session_id, problem=str(problem))
         finally:
             room.looking = False
-
-    async def _stored_error(self, record: SessionRecord) -> SessionErrorEnvelope | None:
-        """What ended the session, as its clients should have heard it."""
-        page = await self._store.session_errors(
-            record.project_id, record.id, limit=_NEWEST_ERRORS, cursor=None
-        )
-        fatal = [row for row in page.errors if not row.recoverable]
-        if not fatal:
-            return None
-        row = fatal[-1]
-        return SessionErrorEnvelope(
-            code=row.code,
-            message=row.client_message or row.message,
-            session_id=record.id,
-            project_id=record.project_id,
-            build_id=row.build_id or UNSET,
-            recoverable=False,
-            customer_context=UNSET if row.customer_context is None else row.customer_context,
-            occurred_at=row.occurred_at,
-        )
 
 
 def _hosted_session(record: SessionRecord) -> HostedSession:
