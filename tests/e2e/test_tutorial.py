@@ -29,7 +29,7 @@ class Newcomer:
         home = folder / "home"
         home.mkdir()
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        self.environment = {"PATH": path, "HOME": str(home), "VOICETHERE_UP_PORT": "0", "LANG": "C.UTF-8"}
+        self.environment = {"PATH": path, "HOME": str(home), "VOICETHERE_PORT": "0", "LANG": "C.UTF-8"}
         self.base_url = ""
         self.key = ""
         self.platform: subprocess.Popen[str] | None = None

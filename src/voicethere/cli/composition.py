@@ -1,27 +1,26 @@
-"""The roles, each wired to the adapters of one machine.
+"""The roles, each wired to the adapters that its process's configuration names.
 
 `up` runs them together, `serve` each in a process of its own: the same pieces, no second way. (The runner is
-always a process of its own: its piece is in `serve`.)
+always a process of its own: its piece is `runner_role`.)
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from litestar.types import ASGIApp, ControllerRouterHandler
 
 from voicethere import __version__
-from voicethere.adapters.bundles import DirectoryBundleStore
 from voicethere.adapters.http.app import build_app
 from voicethere.adapters.http.auth import BearerAuth, new_key
-from voicethere.adapters.queue import EmbeddedErrorQueue
-from voicethere.adapters.relay.embedded import EmbeddedRelayHub
-from voicethere.adapters.relay.lease_file import EmbeddedLease
+from voicethere.adapters.http.request_ids import RequestIds
 from voicethere.adapters.sandbox import ZygoteSandbox
 from voicethere.adapters.store import Store, StoreUnavailable
-from voicethere.cli.layout import DataLayout
-from voicethere.cli.producer_queue import producer_queue
-from voicethere.cli.running import Running
+from voicethere.cli import ops_metrics
+from voicethere.cli.http_server import GRACE_SECONDS, Listener, serve_http
+from voicethere.cli.process import Process
+from voicethere.cli.retention import Retention
 from voicethere.core.clock import SystemClock
 from voicethere.core.ports import QueueUnavailable
 from voicethere.roles.control.plane import ControlPlane
@@ -30,80 +29,101 @@ from voicethere.roles.runner.verify import SandboxBundleVerifier
 from voicethere.roles.sessions.api import SESSIONS_CORS, sessions_router
 from voicethere.roles.sessions.service import SessionService
 from voicethere.roles.sessions.settings import SessionServiceSettings
-from voicethere.roles.sessions.signaling import signaling_app, with_signaling
+from voicethere.roles.sessions.signaling import (
+    SIGNALING_PATH,
+    UVICORN_SETTINGS,
+    JoinTokenFilter,
+    signaling_app,
+    with_signaling,
+)
 from voicethere.roles.sessions.tokens import JoinTokens, new_secret
 from voicethere.roles.sessions.worker import Worker
 from voicethere.wire.control_plane import KeyKind
 
 
-async def open_store(running: Running, layout: DataLayout) -> Store:
-    """The database, brought up to date."""
-    store = await Store.open(layout.database_url)
-    running.stack.push_async_callback(store.aclose)
-    return store
-
-
-async def run_worker(running: Running, layout: DataLayout, store: Store) -> None:
-    """Move errors from the queue into the database. Several may run: one of them has its turn."""
-    queue = EmbeddedErrorQueue(layout.queue)
+async def run_worker(process: Process, store: Store) -> None:
+    """Move errors from the queue into the database, and delete there what is past its time."""
+    running = process.running
+    queue = process.engines.queue()
     running.stack.push_async_callback(queue.aclose)
-    worker = Worker(queue, store)
+    worker = Worker(
+        queue,
+        store,
+        on_batch=None if process.metrics is None else ops_metrics.measure_worker(process.metrics),
+        # On shared engines other workers go on: what is left is theirs.
+        empties_queue=not process.engines.distributed,
+        tracer=process.tracer,
+    )
+    process.readiness.check("queue", queue.depth)
+    if process.metrics is not None:
+        ops_metrics.measure_queue(process.metrics, queue)
+    configuration = process.configuration
+    retention = Retention(
+        store,
+        days=configuration.retention_days,
+        errors=configuration.retention_errors,
+        every_seconds=configuration.retention_seconds,
+    )
     await running.role("worker", worker.run(), worker.stop)
+    await running.role("retention", retention.run())
 
 
 async def run_sessions(
-    running: Running,
-    layout: DataLayout,
-    store: Store,
-    *,
-    public_url: str | None,
-    runner_silent: Callable[[str], None] | None = None,
+    process: Process, store: Store, *, runner_silent: Callable[[str], None] | None = None
 ) -> SessionService:
-    """Provisioning and signaling, over the relay of this data directory; returns once it can serve clients.
+    """Provisioning and signaling; returns once it can serve clients.
 
     Raises:
-        OSError: another session service listens on the relay's socket, or it cannot be made.
+        OSError: another session service of this machine listens on the relay's socket.
     """
-    queue = producer_queue(layout, layout.sessions_spool)
-    running.stack.push_async_callback(queue.aclose)
-    await queue.open()
-    hub = await EmbeddedRelayHub.start(layout.relay)
+    running, configuration = process.running, process.configuration
+    producer = await process.producer()
+    hub = await process.engines.hub()
     running.stack.push_async_callback(hub.aclose)
-    lease = EmbeddedLease(layout.lease)
+    process.readiness.state("relay", lambda: None if hub.linked else "the relay does not answer")
+    lease = process.engines.lease()
     running.stack.push_async_callback(lease.aclose)
-    secret = await store.platform_secret("join tokens", new_secret)
     clock = SystemClock()
+    secret = await store.platform_secret("join tokens", new_secret)
     service = SessionService(
         store=store,
-        queue=queue,
+        queue=producer.queue,
         hub=hub,
         lease=lease,
         tokens=JoinTokens(secret, clock),
         clock=clock,
-        settings=SessionServiceSettings(public_base_url=public_url),
+        settings=SessionServiceSettings(
+            public_base_url=configuration.public_url,
+            trust_forwarded_headers=configuration.trust_forwarded_headers,
+            ice_servers=configuration.ice_servers,
+        ),
         runner_silent=runner_silent,
     )
     running.stack.push_async_callback(service.aclose)
+    if process.metrics is not None:
+        ops_metrics.measure_service(process.metrics, service)
     await running.role("session service", service.run())
+    process.readiness.missing = "no session service coordinates yet"
     await service.ready()
     return service
 
 
-def control_routes(
-    running: Running, layout: DataLayout, store: Store, *, max_idle_seconds: int
-) -> ControllerRouterHandler:
+def control_routes(process: Process, store: Store) -> ControllerRouterHandler:
     """The control plane's routes; bundles are tried in a sandbox of their own."""
-    queue = EmbeddedErrorQueue(layout.queue)
-    running.stack.push_async_callback(queue.aclose)
+    stack, layout = process.running.stack, process.layout
+    queue = process.engines.queue()
+    stack.push_async_callback(queue.aclose)
+    if process.role == "control":
+        process.readiness.check("queue", queue.depth)
     sandbox = ZygoteSandbox(preload=["voicethere.agent.child"], scratch_root=layout.verify_scratch)
-    running.stack.push_async_callback(sandbox.aclose)
+    stack.push_async_callback(sandbox.aclose)
     plane = ControlPlane(
         store=store,
-        bundles=DirectoryBundleStore(layout.bundles),
+        bundles=process.engines.bundles(),
         verifier=SandboxBundleVerifier(sandbox, layout.verify_scratch),
         queue=queue,
         clock=SystemClock(),
-        max_idle_seconds=max_idle_seconds,
+        max_idle_seconds=process.configuration.max_idle_seconds,
     )
     return control_router(plane, BearerAuth(store.find_key))
 
@@ -113,10 +133,15 @@ def session_routes(service: SessionService, store: Store) -> ControllerRouterHan
     return sessions_router(service, BearerAuth(store.find_key))
 
 
-def http_app(
-    routes: Sequence[ControllerRouterHandler], *, signaling_of: SessionService | None = None
-) -> ASGIApp:
-    """One app of these routes; with the signaling socket where the session service is here."""
+async def serve_routes(
+    process: Process,
+    routes: Sequence[ControllerRouterHandler],
+    listener: Listener,
+    *,
+    signaling_of: SessionService | None = None,
+) -> None:
+    """Serve these routes; with the signaling socket where the session service is here."""
+    observe = None if process.metrics is None else ops_metrics.measure_http(process.metrics)
     app: ASGIApp = build_app(
         routes,
         title="VoiceThere",
@@ -124,8 +149,20 @@ def http_app(
         description="Conversational agent sessions in which no session ever fails silently.",
         cors=SESSIONS_CORS,
         unavailable=(StoreUnavailable, QueueUnavailable),
+        observe=observe,
+        tracer=process.tracer,
     )
-    return app if signaling_of is None else with_signaling(app, signaling_app(signaling_of.gateway))
+    if signaling_of is not None:
+        logging.getLogger("uvicorn.error").addFilter(JoinTokenFilter())
+        signaling = signaling_app(signaling_of.gateway)
+        app = with_signaling(app, RequestIds(signaling, observe=observe, route=SIGNALING_PATH))
+    await serve_http(
+        process.running,
+        app,
+        listener,
+        settings=UVICORN_SETTINGS,
+        grace_seconds=max(GRACE_SECONDS, process.configuration.drain_seconds),
+    )
 
 
 async def first_key(store: Store) -> str | None:

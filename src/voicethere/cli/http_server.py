@@ -4,52 +4,81 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 import uvicorn
-from litestar.types import ASGIApp
 
 from voicethere.cli.running import Running
-from voicethere.roles.sessions.signaling import UVICORN_SETTINGS, JoinTokenFilter
 
-_GRACE_SECONDS = 3
+GRACE_SECONDS = 3.0
+"""How long requests that are under way at the end may take, where nobody said more."""
+
+App = Any
+"""An ASGI app: every framework has its own type of it."""
 
 
 class Listener:
     """A port that is ours from now on. Port 0 takes a free one.
 
     Raises:
-        OSError: the address cannot be used.
+        OSError: the address cannot be used; the words name it.
     """
 
     def __init__(self, running: Running, host: str, port: int) -> None:
-        self.socket = socket.create_server((host, port), reuse_port=False, backlog=512)
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self.socket = socket.create_server((host, port), family=family, reuse_port=False, backlog=512)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror or error}") from None
         running.stack.callback(self.socket.close)
         bound, number = self.socket.getsockname()[:2]
         self.url = f"http://{_url_host(host, bound)}:{number}"
         """How this machine reaches it."""
 
 
-async def serve_http(running: Running, app: ASGIApp, listener: Listener) -> None:
-    """Serve `app` until the end; returns once it does."""
-    logging.getLogger("uvicorn.error").addFilter(JoinTokenFilter())
+async def serve_http(
+    running: Running,
+    app: App,
+    listener: Listener,
+    *,
+    name: str = "HTTP server",
+    settings: Mapping[str, Any] | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> None:
+    """Serve `app` until the end; returns once it does.
+
+    At the end nothing new is taken, and what is under way may take `grace_seconds`, unless somebody hurries.
+    `settings` are further ones of uvicorn.
+    """
     server = _Server(
         uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
+            timeout_graceful_shutdown=max(1, round(grace_seconds)),
             server_header=False,
-            **UVICORN_SETTINGS,
+            **(settings or {}),
         )
     )
+
+    async def hurry() -> None:
+        await running.hurried.wait()
+        server.force_exit = True
+
+    hurrying = asyncio.create_task(hurry(), name=f"{name} hurry")
+
+    async def serve() -> None:
+        try:
+            await server.serve(sockets=[listener.socket])
+        finally:
+            hurrying.cancel()
 
     def stop() -> None:
         server.should_exit = True
 
-    await running.role("HTTP server", server.serve(sockets=[listener.socket]), stop)
+    await running.role(name, serve(), stop)
     await server.listening.wait()
 
 

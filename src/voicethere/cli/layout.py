@@ -1,4 +1,4 @@
-"""Where the embedded platform keeps what, below its data directory."""
+"""Where a process keeps what, below its data directory. With engines, only spools and scratch are there."""
 
 from __future__ import annotations
 
@@ -32,21 +32,20 @@ class DataLayout:
         """The store's URL."""
         return f"sqlite:///{self.database}"
 
-    def prepare(self) -> None:
-        """Make the folders.
+    def prepare(self, role: str = "up", *, distributed: bool = False) -> None:
+        """Make the folders that this role writes to. With engines, bundles and logs have a place elsewhere.
 
         Raises:
             OSError: the data directory cannot be made or written.
         """
-        for folder in (
-            self.root,
-            self.bundles,
-            self.logs,
-            self.runner,
-            self.unpacked,
-            self.scratch,
-            self.spool,
-            self.sessions_spool,
-            self.verify_scratch,
-        ):
+        folders = [self.root]
+        if not distributed:
+            folders += [self.bundles, self.logs]
+        if role in ("runner", "up"):
+            folders += [self.runner, self.unpacked, self.scratch, self.spool]
+        if role in ("sessions", "up"):
+            folders += [self.sessions_spool]
+        if role in ("control", "up"):
+            folders += [self.verify_scratch]
+        for folder in folders:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

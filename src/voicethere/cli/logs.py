@@ -10,15 +10,30 @@ from typing import Any, TextIO
 import structlog
 
 
-def configure_logs(*, level: str, file: Path | None = None) -> None:
+def configure_logs(
+    *, level: str, file: Path | None = None, role: str | None = None, instance: str | None = None
+) -> None:
     """Send our logs, and those of the libraries, as JSON lines to `file` (else stderr).
+
+    Each line says which `role` of which `instance` wrote it, and, where somebody bound them, the `request_id`
+    and the `session_id` that it is about.
 
     Raises:
         OSError: the file cannot be written.
     """
+    process = {name: value for name, value in (("role", role), ("instance", instance)) if value is not None}
+
+    def tell_process(
+        _logger: Any, _method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        for name, value in process.items():
+            event.setdefault(name, value)
+        return event
+
     target: TextIO = sys.stderr if file is None else file.open("a", encoding="utf-8", buffering=1)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        tell_process,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -43,5 +58,14 @@ def configure_logs(*, level: str, file: Path | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("aiortc", "aioice", "httpx", "httpcore", "alembic", "uvicorn.access", "websockets"):
+    for noisy in (
+        "aiortc",
+        "aioice",
+        "httpx",
+        "httpcore",
+        "alembic",
+        "uvicorn.access",
+        "websockets",
+        "urllib3",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import fcntl
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 
 from voicethere.cli import composition
-from voicethere.cli.http_server import Listener, serve_http
-from voicethere.cli.layout import DataLayout
+from voicethere.cli.configuration import Configuration
+from voicethere.cli.configuration.settings import DEFAULT_PORTS
+from voicethere.cli.http_server import Listener
+from voicethere.cli.process import Process
 from voicethere.cli.runner_process import RunnerProcess
 from voicethere.cli.running import Running
 
@@ -23,21 +24,6 @@ class PlatformBusy(Exception):
     """Another platform serves from this data directory."""
 
 
-class PlatformSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What `voicethere up` can be told. `port` 0 takes a free one; `public_url` is what clients see."""
-
-    data_dir: Path
-    host: str = "127.0.0.1"
-    port: int = 8080
-    public_url: str | None = None
-    capacity: int = 64
-    host_addresses: tuple[str, ...] = ()
-    strict_sandbox: bool = False
-    max_idle_seconds: int = 120
-    log_level: str = "INFO"
-    runner_changes: tuple[str, ...] = ()
-
-
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
     """What is being served. `api_key` is the first org key; None after the first start."""
 
@@ -45,42 +31,45 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str | None
     data_dir: str
     runner_pid: int
+    ops_url: str | None = None
 
 
 @contextlib.asynccontextmanager
-async def start_platform(settings: PlatformSettings) -> AsyncIterator[tuple[Running, Serving]]:
+async def start_platform(
+    configuration: Configuration, instance: str
+) -> AsyncIterator[tuple[Running, Serving]]:
     """Start all roles and wait until the runner is linked; leaving ends everything in order.
 
     Raises:
         PlatformBusy: another platform holds the data directory.
         OSError: the port or the data directory cannot be used.
         TimeoutError: the runner did not start.
+        Stopped: somebody asked for the end before that.
     """
-    async with Running.start() as running:
-        yield running, await _start(running, settings)
+    async with Process.start("up", configuration, instance) as process:
+        serving = await process.running.unless_stopped(_start(process))
+        process.readiness.served()
+        yield process.running, serving
 
 
-async def _start(running: Running, settings: PlatformSettings) -> Serving:
-    layout = DataLayout(settings.data_dir)
-    layout.prepare()
-    _hold(running, layout)
-    listener = Listener(running, settings.host, settings.port)
-    store = await composition.open_store(running, layout)
-    await composition.run_worker(running, layout, store)
+async def _start(process: Process) -> Serving:
+    configuration, running = process.configuration, process.running
+    _hold(process)
+    port = DEFAULT_PORTS["up"] if configuration.port is None else configuration.port
+    listener = Listener(running, configuration.host, port)
+    store = await process.store()
+    await composition.run_worker(process, store)
     runner = RunnerProcess(
-        layout,
-        options=_runner_options(settings),
+        process.layout,
+        options=_runner_options(configuration),
         leaving=running.leaving,
+        hurried=running.hurried,
+        drain_seconds=configuration.drain_seconds,
         died=lambda runner_id: service.runner_died(runner_id),
     )
-    service = await composition.run_sessions(
-        running, layout, store, public_url=settings.public_url, runner_silent=runner.hangs
-    )
-    routes = [
-        composition.control_routes(running, layout, store, max_idle_seconds=settings.max_idle_seconds),
-        composition.session_routes(service, store),
-    ]
-    await serve_http(running, composition.http_app(routes, signaling_of=service), listener)
+    service = await composition.run_sessions(process, store, runner_silent=runner.hangs)
+    routes = [composition.control_routes(process, store), composition.session_routes(service, store)]
+    await composition.serve_routes(process, routes, listener, signaling_of=service)
     api_key = await composition.first_key(store)
     running.stack.push_async_callback(runner.stop)
     runner.start()
@@ -88,28 +77,33 @@ async def _start(running: Running, settings: PlatformSettings) -> Serving:
     async with asyncio.timeout(_RUNNER_START_SECONDS):
         await service.runner_linked()
     return Serving(
-        base_url=settings.public_url or listener.url,
+        base_url=configuration.public_url or listener.url,
         api_key=api_key,
-        data_dir=str(layout.root),
+        data_dir=str(process.layout.root),
         runner_pid=runner.pid,
+        ops_url=process.ops_url,
     )
 
 
-def _hold(running: Running, layout: DataLayout) -> None:
-    lock = running.stack.enter_context(layout.lock.open("a"))
+def _hold(process: Process) -> None:
+    lock = process.running.stack.enter_context(process.layout.lock.open("a"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise PlatformBusy(
-            f"another voicethere serves from {layout.root}; end it, or name another --data-dir"
+            f"another voicethere serves from {process.layout.root}; end it, or name another --data-dir"
         ) from error
 
 
-def _runner_options(settings: PlatformSettings) -> list[str]:
+def _runner_options(configuration: Configuration) -> list[str]:
+    changes = configuration.runner_settings
+    endpoint = configuration.otel_endpoint
     return [
-        f"--capacity={settings.capacity}",
-        f"--log-level={settings.log_level}",
-        *(f"--host-address={address}" for address in settings.host_addresses),
-        *(f"--set={change}" for change in settings.runner_changes),
-        *(["--strict-sandbox"] if settings.strict_sandbox else []),
+        f"--capacity={configuration.capacity}",
+        f"--log-level={configuration.log_level}",
+        f"--drain-seconds={configuration.drain_seconds:g}",
+        *(f"--host-address={address}" for address in configuration.host_addresses),
+        *(f"--set={name}={msgspec.json.encode(value).decode()}" for name, value in changes.items()),
+        *(["--strict-sandbox"] if configuration.strict_sandbox else []),
+        *([f"--otel-endpoint={endpoint}"] if endpoint is not None else []),
     ]

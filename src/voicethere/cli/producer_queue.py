@@ -1,16 +1,34 @@
-"""The error queue as a producer of this machine uses it: with a spool in front."""
+"""The error queue as a producer uses it: counted, with a spool in front, and with storms sampled."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from voicethere.adapters.queue import EmbeddedErrorQueue, SpooledErrorQueue
-from voicethere.cli.layout import DataLayout
+from voicethere.adapters.queue import SampledErrorQueue, SpooledErrorQueue
+from voicethere.adapters.telemetry.observed_queue import ObservedErrorQueue
+from voicethere.core.clock import SystemClock
+from voicethere.core.ports import ErrorQueuePort
 
-BUSY_SECONDS = 1.0
-"""How long a put waits for a queue that somebody holds, before it is spooled: a session's end waits too."""
 
+class Producer:
+    """`queue` is what a role puts into; the rest is for looking at it.
 
-def producer_queue(layout: DataLayout, spool: Path) -> SpooledErrorQueue:
-    """The queue of this data directory; what it cannot take now waits in the folder `spool`."""
-    return SpooledErrorQueue(EmbeddedErrorQueue(layout.queue, busy_seconds=BUSY_SECONDS), spool)
+    Example:
+        >>> producer = engines.producer(layout.spool)
+        >>> await producer.open()
+        >>> await producer.queue.put([ErrorItem(record=record)])
+    """
+
+    def __init__(self, engine: ObservedErrorQueue, spool: Path) -> None:
+        """`engine` is owned from now on."""
+        self.engine = engine
+        self.spool = SpooledErrorQueue(engine, spool)
+        self.queue: ErrorQueuePort = SampledErrorQueue(self.spool, SystemClock())
+
+    async def open(self) -> None:
+        """Take over what dead processes left in the spool. Never raises."""
+        await self.spool.open()
+
+    async def aclose(self) -> None:
+        """Close all of it; what is spooled stays."""
+        await self.queue.aclose()

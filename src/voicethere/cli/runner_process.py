@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from voicethere.cli.configuration.settings import described
+from voicethere.cli.configuration.sources import CONFIG_VARIABLE
 from voicethere.cli.layout import DataLayout
 
 _STOP_SECONDS = 15.0
@@ -33,9 +35,14 @@ class RunnerProcess:
         *,
         options: Sequence[str],
         leaving: asyncio.Event,
+        hurried: asyncio.Event,
         died: Callable[[str], None],
+        drain_seconds: float = 0.0,
     ) -> None:
-        """`options` are further ones of `voicethere serve runner`."""
+        """`options` are further ones of `voicethere serve runner`; `drain_seconds` is how long it may let
+        sessions go on at the end, unless somebody hurries."""
+        self._hurried = hurried
+        self._drain_seconds = drain_seconds
         self._layout = layout
         self._options = options
         self._leaving = leaving
@@ -68,7 +75,12 @@ class RunnerProcess:
         # Its own session: Ctrl-C in the terminal is for us, and we end the runner in order.
         with (self._layout.logs / "runner.err").open("ab") as errors:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=errors, stderr=errors, start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=errors,
+                stderr=errors,
+                start_new_session=True,
+                env=_environment(),
             )
 
     async def keep(self) -> None:
@@ -103,11 +115,25 @@ class RunnerProcess:
             return
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
+        hurrying = asyncio.create_task(self._hurry(process), name="runner hurry")
+        patience = self._drain_seconds + _STOP_SECONDS
         try:
-            await asyncio.to_thread(process.wait, _STOP_SECONDS)
+            await asyncio.to_thread(process.wait, patience)
         except subprocess.TimeoutExpired:
-            _log.error("runner_killed", reason=f"it did not end within {_STOP_SECONDS:g} s")
+            _log.error("runner_killed", reason=f"it did not end within {patience:g} s")
             process.kill()
             await asyncio.to_thread(process.wait)
+        hurrying.cancel()
         assert process.stdin is not None
         process.stdin.close()
+
+    async def _hurry(self, process: subprocess.Popen[bytes]) -> None:
+        await self._hurried.wait()
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without the settings in it: they are for us (a port, say), and ours to pass on."""
+    settings = {CONFIG_VARIABLE, *(setting.variable for setting in described().values())}
+    return {name: value for name, value in os.environ.items() if name not in settings}

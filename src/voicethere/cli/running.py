@@ -9,15 +9,23 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
 
+class Stopped(Exception):
+    """The process was asked to end before it served."""
+
+
 class Running:
     """Use as `async with Running.start() as running:`; leaving ends everything, the last one first.
+
+    From `start` on SIGTERM and SIGINT are ours: the first sets `stopped`, any further one `hurried`.
 
     Example:
         >>> async with Running.start() as running:
@@ -30,6 +38,8 @@ class Running:
         """Takes what must be closed at the end."""
         self.stopped = asyncio.Event()
         """Set by whoever wants the process to end."""
+        self.hurried = asyncio.Event()
+        """Set where the end must not wait for anybody any more."""
         self.leaving = asyncio.Event()
         """Set once the end has begun: from then on roles may end."""
         self.problem: str | None = None
@@ -41,9 +51,41 @@ class Running:
         """Nothing runs yet."""
         async with contextlib.AsyncExitStack() as stack:
             running = cls(stack)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, running.ask_to_stop)
             stack.callback(running.leaving.set)
             yield running
             running.leaving.set()
+
+    def ask_to_stop(self) -> None:
+        """Begin the end in order; asked again, hurry."""
+        if self.stopped.is_set():
+            self.hurried.set()
+        self.stopped.set()
+
+    def stop_at_once(self) -> None:
+        """Whoever wanted us is gone: end in order, and wait for nobody."""
+        self.stopped.set()
+        self.hurried.set()
+
+    async def unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` comes to.
+
+        Raises:
+            Stopped: the process was asked to end meanwhile; `work` is cancelled.
+        """
+        task = asyncio.create_task(work)
+        stopped = asyncio.create_task(self.stopped.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Stopped
+            return task.result()
+        finally:
+            for each in (task, stopped):
+                each.cancel()
+            await asyncio.wait({task, stopped})
 
     async def role(
         self,
@@ -58,8 +100,10 @@ class Running:
             if self.leaving.is_set() or done.cancelled():
                 return
             error = done.exception()
+            if self.stopped.is_set() and error is None:
+                return
             self.problem = f"the {name} ended" + (f": {error}" if error else "")
-            _log.error("role_ended", role=name, exc_info=error)
+            _log.error("role_ended", role_name=name, exc_info=error)
             self.stopped.set()
 
         task.add_done_callback(over)
@@ -74,10 +118,13 @@ class Running:
 
         self.stack.push_async_callback(end)
 
-    async def until_stopped(self) -> str | None:
-        """Return at SIGTERM, SIGINT, or when a role has ended by itself: then with the reason."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stopped.set)
+    async def until_stopped(self, *, linger_seconds: float = 0.0) -> str | None:
+        """Return at SIGTERM, SIGINT, or when a role has ended by itself: then with the reason.
+
+        Asked to end, everything goes on for `linger_seconds` more, unless somebody hurries.
+        """
         await self.stopped.wait()
+        if linger_seconds and self.problem is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.hurried.wait(), linger_seconds)
         return self.problem

@@ -1,7 +1,7 @@
 """`voicethere serve control|sessions|worker|runner`: one role as a process of its own.
 
-All of them work on one data directory. `voicethere up` starts its runner this way too; then it also ends when
-its standard input does, so that no runner outlives a platform that was killed.
+Without engines all of them work on one data directory of one machine. `voicethere up` starts its runner this
+way too; then it also ends when its standard input does: no runner outlives a platform that was killed.
 """
 
 from __future__ import annotations
@@ -9,238 +9,215 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
-from voicethere.cli.layout import DataLayout
+from voicethere.cli.configuration import Configuration
+from voicethere.cli.configuration.check import check
+from voicethere.cli.configuration.options import configuration_of, configured
+from voicethere.cli.configuration.settings import DEFAULT_PORTS
+from voicethere.cli.instance import new_instance
 from voicethere.cli.logs import configure_logs
+from voicethere.cli.stdin_end import when_stdin_closes
+from voicethere.core.ports import SandboxUnavailable
+
+if TYPE_CHECKING:
+    from voicethere.cli.process import Process
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class RoleServing(msgspec.Struct, frozen=True, kw_only=True):
-    """What `--json` prints once a role serves. `api_key` is the first org key, shown once, by `control`."""
+    """What `--json` prints once a role serves. `api_key` is the first org key, shown once, by `control`.
+
+    `ops_url` is where `/healthz`, `/readyz` and `/metrics` are.
+    """
 
     role: str
     pid: int
+    instance: str
+    base_url: str | None = None
+    ops_url: str | None = None
+    api_key: str | None = None
+
+
+class _Started(msgspec.Struct, frozen=True):
     base_url: str | None = None
     api_key: str | None = None
 
 
 def _every_role(command: F) -> F:
-    """The options that all roles take."""
+    """The options that are about this one start, not about the platform."""
     for option in (
+        click.option("--until-stdin-closes", is_flag=True, help="End when standard input does."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout once it serves."),
-        click.option("--log-file", type=click.Path(path_type=Path), default=None, help="Default: stderr."),
-        click.option("--log-level", default="INFO", show_default=True),
-        click.option(
-            "--data-dir",
-            type=click.Path(path_type=Path),
-            default=Path(".voicethere/data"),
-            show_default=True,
-            help="The same for all roles.",
-        ),
     ):
         command = option(command)
     return command
 
 
-def _over_http(port: int) -> Callable[[F], F]:
-    """The options of a role that serves HTTP."""
-
-    def add(command: F) -> F:
-        for option in (
-            click.option(
-                "--public-url", default=None, help="What clients see, where that is another address."
-            ),
-            click.option(
-                "--port",
-                type=click.IntRange(0, 65535),
-                default=port,
-                show_default=True,
-                help="0 takes a free one.",
-            ),
-            click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on."),
-        ):
-            command = option(command)
-        return command
-
-    return add
-
-
 @click.group()
 def serve() -> None:
-    """Run one role of the platform as a process of its own."""
+    """Run one role of the platform as a process of its own.
+
+    Each setting can be given as an option, as a variable (VOICETHERE_ and its name), or in a file (--config).
+    """
+
+
+serve.add_command(check)
 
 
 @serve.command()
+@configured("control")
 @_every_role
-@_over_http(8080)
-@click.option("--max-idle-seconds", type=click.IntRange(30, 86_400), default=120, show_default=True)
-def control(
-    data_dir: Path,
-    host: str,
-    port: int,
-    public_url: str | None,
-    max_idle_seconds: int,
-    log_level: str,
-    log_file: Path | None,
-    as_json: bool,
-) -> None:
+def control(config_file: Path | None, as_json: bool, until_stdin_closes: bool, **settings: Any) -> None:
     """The control plane: projects, builds, deployments, settings, keys, session errors."""
 
-    async def work() -> str | None:
+    async def start(process: Process) -> _Started:
         from voicethere.cli import composition
-        from voicethere.cli.http_server import Listener, serve_http
-        from voicethere.cli.running import Running
+        from voicethere.cli.http_server import Listener
 
-        layout = _prepared(data_dir)
-        async with Running.start() as running:
-            listener = Listener(running, host, port)
-            store = await composition.open_store(running, layout)
-            routes = composition.control_routes(running, layout, store, max_idle_seconds=max_idle_seconds)
-            await serve_http(running, composition.http_app([routes]), listener)
-            key = await composition.first_key(store)
-            _say(
-                RoleServing(
-                    role="control", pid=os.getpid(), base_url=public_url or listener.url, api_key=key
-                ),
-                as_json,
-            )
-            return await running.until_stopped()
+        configuration = process.configuration
+        listener = Listener(process.running, configuration.host, _port(process))
+        store = await process.store()
+        await composition.serve_routes(process, [composition.control_routes(process, store)], listener)
+        key = await composition.first_key(store)
+        return _Started(base_url=configuration.public_url or listener.url, api_key=key)
 
-    _serve(work(), level=log_level, file=log_file)
+    _serve("control", start, config_file, settings, as_json=as_json, until_stdin_closes=until_stdin_closes)
 
 
 @serve.command()
+@configured("sessions")
 @_every_role
-@_over_http(8081)
-@click.option("--no-worker", is_flag=True, help="Leave storing errors to `serve worker`.")
-def sessions(
-    data_dir: Path,
-    host: str,
-    port: int,
-    public_url: str | None,
-    no_worker: bool,
-    log_level: str,
-    log_file: Path | None,
-    as_json: bool,
-) -> None:
+def sessions(config_file: Path | None, as_json: bool, until_stdin_closes: bool, **settings: Any) -> None:
     """The session service: the session API, signaling, and the worker that stores errors."""
 
-    async def work() -> str | None:
+    async def start(process: Process) -> _Started:
         from voicethere.cli import composition
-        from voicethere.cli.http_server import Listener, serve_http
-        from voicethere.cli.running import Running
+        from voicethere.cli.http_server import Listener
 
-        layout = _prepared(data_dir)
-        async with Running.start() as running:
-            listener = Listener(running, host, port)
-            store = await composition.open_store(running, layout)
-            if not no_worker:
-                await composition.run_worker(running, layout, store)
-            service = await composition.run_sessions(running, layout, store, public_url=public_url)
-            routes = composition.session_routes(service, store)
-            await serve_http(running, composition.http_app([routes], signaling_of=service), listener)
-            _say(RoleServing(role="sessions", pid=os.getpid(), base_url=public_url or listener.url), as_json)
-            return await running.until_stopped()
+        configuration = process.configuration
+        listener = Listener(process.running, configuration.host, _port(process))
+        store = await process.store()
+        if not configuration.no_worker:
+            await composition.run_worker(process, store)
+        service = await composition.run_sessions(process, store)
+        routes = composition.session_routes(service, store)
+        await composition.serve_routes(process, [routes], listener, signaling_of=service)
+        return _Started(base_url=configuration.public_url or listener.url)
 
-    _serve(work(), level=log_level, file=log_file)
+    _serve("sessions", start, config_file, settings, as_json=as_json, until_stdin_closes=until_stdin_closes)
 
 
 @serve.command()
+@configured("worker")
 @_every_role
-def worker(data_dir: Path, log_level: str, log_file: Path | None, as_json: bool) -> None:
-    """The worker alone: moves errors from the queue into the database."""
+def worker(config_file: Path | None, as_json: bool, until_stdin_closes: bool, **settings: Any) -> None:
+    """The worker alone: moves errors from the queue into the database, and deletes what is past its time."""
 
-    async def work() -> str | None:
+    async def start(process: Process) -> _Started:
         from voicethere.cli import composition
-        from voicethere.cli.running import Running
 
-        layout = _prepared(data_dir)
-        async with Running.start() as running:
-            store = await composition.open_store(running, layout)
-            await composition.run_worker(running, layout, store)
-            _say(RoleServing(role="worker", pid=os.getpid()), as_json)
-            return await running.until_stopped()
+        await composition.run_worker(process, await process.store())
+        return _Started()
 
-    _serve(work(), level=log_level, file=log_file)
+    _serve("worker", start, config_file, settings, as_json=as_json, until_stdin_closes=until_stdin_closes)
 
 
 @serve.command()
+@configured("runner")
 @_every_role
-@click.option("--runner-id", default=lambda: f"runner-{os.getpid()}", help="A name that no other runner has.")
-@click.option("--capacity", type=click.IntRange(1, 10_000), default=64, show_default=True)
-@click.option(
-    "--host-address", "host_addresses", multiple=True, help="An address to offer to clients; repeatable."
-)
-@click.option(
-    "--strict-sandbox", is_flag=True, help="Refuse to run where a confinement mechanism is missing."
-)
-@click.option(
-    "--set",
-    "changes",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A runner setting, such as rejoin_seconds=10.",
-)
-@click.option("--until-stdin-closes", is_flag=True, help="End when standard input does.")
-def runner(
-    data_dir: Path,
-    runner_id: str,
-    capacity: int,
-    host_addresses: tuple[str, ...],
-    strict_sandbox: bool,
-    changes: tuple[str, ...],
-    until_stdin_closes: bool,
-    log_level: str,
-    log_file: Path | None,
-    as_json: bool,
-) -> None:
+def runner(config_file: Path | None, as_json: bool, until_stdin_closes: bool, **settings: Any) -> None:
     """Host sessions: the clients' connections, speech, and the agents' processes."""
-    from voicethere.roles.runner.settings import InvalidSetting, RunnerSettings, changed
 
-    try:
-        settings = changed(
-            RunnerSettings(runner_id=runner_id, capacity=capacity, host_addresses=host_addresses or None),
-            changes,
-        )
-    except InvalidSetting as invalid:
-        raise click.UsageError(str(invalid)) from None
-
-    async def work() -> None:
+    async def start(process: Process) -> _Started:
         from voicethere.cli.runner_role import run_runner
 
-        await run_runner(
-            _prepared(data_dir),
-            settings,
-            strict_sandbox=strict_sandbox,
-            until_stdin_closes=until_stdin_closes,
-            serving=lambda: _say(RoleServing(role="runner", pid=os.getpid()), as_json),
-        )
+        await run_runner(process)
+        return _Started()
 
-    _serve(work(), level=log_level, file=log_file)
+    _serve("runner", start, config_file, settings, as_json=as_json, until_stdin_closes=until_stdin_closes)
 
 
-def _prepared(data_dir: Path) -> DataLayout:
-    layout = DataLayout(data_dir)
-    layout.prepare()
-    return layout
+def _port(process: Process) -> int:
+    port = process.configuration.port
+    return DEFAULT_PORTS[process.role] if port is None else port
 
 
-def _serve(work: Coroutine[Any, Any, str | None], *, level: str, file: Path | None) -> None:
+def _serve(
+    role: str,
+    start: Callable[[Process], Awaitable[_Started]],
+    config_file: Path | None,
+    settings: dict[str, Any],
+    *,
+    as_json: bool,
+    until_stdin_closes: bool,
+) -> None:
     """Run a role to its end: quietly where it was asked to end, with one line otherwise."""
+    configuration = configuration_of(role, config_file, settings).values
+    instance = new_instance()
     try:
-        configure_logs(level=level, file=file)
-        problem = asyncio.run(work)
-    except OSError as error:
+        configure_logs(
+            level=configuration.log_level, file=configuration.log_file, role=role, instance=instance
+        )
+        problem = asyncio.run(
+            _until_the_end(
+                role,
+                start,
+                configuration,
+                instance,
+                as_json=as_json,
+                until_stdin_closes=until_stdin_closes,
+            )
+        )
+    except (OSError, ValueError, SandboxUnavailable) as error:
         raise click.ClickException(f"cannot serve: {error}") from None
     if problem is not None:
         raise click.ClickException(problem)
+
+
+async def _until_the_end(
+    role: str,
+    start: Callable[[Process], Awaitable[_Started]],
+    configuration: Configuration,
+    instance: str,
+    *,
+    as_json: bool,
+    until_stdin_closes: bool,
+) -> str | None:
+    from voicethere.cli.process import Process
+    from voicethere.cli.running import Stopped
+
+    async with Process.start(role, configuration, instance) as process:
+        running = process.running
+        if until_stdin_closes:
+            await when_stdin_closes(running.stop_at_once)
+
+        async def starting() -> _Started:
+            return await start(process)
+
+        try:
+            started = await running.unless_stopped(starting())
+        except Stopped:
+            return running.problem
+        process.readiness.served()
+        _say(
+            RoleServing(
+                role=role,
+                pid=os.getpid(),
+                instance=instance,
+                base_url=started.base_url,
+                ops_url=process.ops_url,
+                api_key=started.api_key,
+            ),
+            as_json,
+        )
+        return await running.until_stopped(linger_seconds=configuration.unready_seconds)
 
 
 def _say(serving: RoleServing, as_json: bool) -> None:
@@ -249,6 +226,8 @@ def _say(serving: RoleServing, as_json: bool) -> None:
     else:
         where = "" if serving.base_url is None else f" at {serving.base_url}"
         click.echo(f"{serving.role} serves{where} (pid {serving.pid})")
+        if serving.ops_url is not None:
+            click.echo(f"  ops  {serving.ops_url}/readyz, /healthz, /metrics")
         if serving.api_key is not None:
             click.echo(f"  key  {serving.api_key}  (shown this once)")
     sys.stdout.flush()

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from litestar import Litestar
+import structlog
+from litestar import Litestar, Request
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
@@ -19,7 +20,8 @@ from voicethere.adapters.http.bodies import AnswerOversizedBodies, StrictJson
 from voicethere.adapters.http.cors import Cors, CorsPolicy
 from voicethere.adapters.http.docs_page import DocsPage, docs_router, openapi_document
 from voicethere.adapters.http.errors import error_responses, exception_handlers
-from voicethere.adapters.http.request_ids import RequestIds
+from voicethere.adapters.http.request_ids import RequestIds, SeenRequest
+from voicethere.core.tracing import NO_TRACER, Tracer
 
 JSON_BODY_LIMIT = 64 * 1024
 """Bytes of a request body where a route says nothing else (`request_max_body_size`)."""
@@ -38,12 +40,14 @@ def build_app(
     unavailable: tuple[type[Exception], ...] = (),
     body_limit: int = JSON_BODY_LIMIT,
     lifespan: Sequence[Callable[[Litestar], AbstractAsyncContextManager[Any]]] = (),
+    observe: Callable[[SeenRequest], None] | None = None,
+    tracer: Tracer = NO_TRACER,
 ) -> Litestar:
     """The app, with `/docs` and `/openapi.json` beside the given routes.
 
     `unavailable` are exceptions that mean a 503 (`StoreUnavailable`, `QueueUnavailable`); `body_limit` is
     in bytes. JSON bodies are decoded strictly as the type of a handler's `data`; a handler that takes
-    multipart sets `dto=None`.
+    multipart sets `dto=None`. `observe` hears of every request, `tracer` makes a span of each.
     """
     config = OpenAPIConfig(
         title=title,
@@ -68,6 +72,7 @@ def build_app(
         return_dto=None,
         request_max_body_size=body_limit,
         lifespan=list(lifespan),
+        before_request=_name_session,
         before_send=[_protect],
         logging_config=None,
         debug=False,
@@ -78,8 +83,18 @@ def build_app(
     handler: Any = AnswerOversizedBodies(app.asgi_handler)
     if cors is not None:
         handler = Cors(handler, cors)
-    app.asgi_handler = RequestIds(handler)
+    app.asgi_handler = RequestIds(handler, observe=observe, tracer=tracer)
     return app
+
+
+_MAX_LOGGED_ID = 64
+
+
+async def _name_session(request: Request[Any, Any, Any]) -> None:
+    """What is logged for a request about a session says which."""
+    session_id = request.path_params.get("session_id")
+    if session_id is not None:
+        structlog.contextvars.bind_contextvars(session_id=str(session_id)[:_MAX_LOGGED_ID])
 
 
 def _operation_id(handler: HTTPRouteHandler, _method: Any, _path: Any) -> str:
