@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,7 @@ from voicethere.adapters.store import (
 from voicethere.errors.codes import SessionErrorCode
 from voicethere.errors.times import iso_from_epoch
 from voicethere.testing.clock import ManualClock
+from voicethere.testing.postgres_server import postgres_server
 from voicethere.testing.queue import sample_error
 from voicethere.wire.control_plane import (
     Build,
@@ -45,9 +46,40 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
+@pytest.fixture(scope="session")
+def new_database() -> Iterator[Callable[[], str]]:
+    """Gives the URL of a new PostgreSQL database: a copy of one that was migrated once, on one server."""
+    with asyncio.Runner() as runner:
+        manager = postgres_server()
+        server = runner.run(manager.__aenter__())
+
+        async def migrate() -> None:
+            await server.execute("CREATE DATABASE migrated")
+            await (await Store.open(server.url_of("migrated"))).aclose()
+
+        def copy() -> str:
+            name = f"store_{uuid.uuid4().hex}"
+            runner.run(server.execute(f"CREATE DATABASE {name} TEMPLATE migrated"))
+            return server.url_of(name)
+
+        try:
+            runner.run(migrate())
+            yield copy
+        finally:
+            runner.run(manager.__aexit__(None, None, None))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/voicethere.db"
+    new_database: Callable[[], str] = request.getfixturevalue("new_database")
+    return new_database()
+
+
 @pytest.fixture
-async def store(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Store]:
-    store = await Store.open(f"sqlite:///{tmp_path}/voicethere.db", clock=clock)
+async def store(url: str, clock: ManualClock) -> AsyncIterator[Store]:
+    store = await Store.open(url, clock=clock)
     yield store
     await store.aclose()
 
@@ -1066,8 +1098,105 @@ async def test_a_closed_store_says_so(store: Store) -> None:
         await store.ping()
 
 
-@pytest.mark.parametrize("url", ["", "sqlite://", "sqlite:///:memory:", "postgresql://u:p4ssw0rd@h/d", "x y"])
-async def test_a_url_of_no_supported_database_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"sqlite:///path/to/voicethere\.db") as caught:
-        await Store.open(url)
+@pytest.mark.parametrize(
+    ("bad_url", "problem"),
+    [
+        ("", "not a database URL"),
+        ("x y", "not a database URL"),
+        ("sqlite://", "must be a file"),
+        ("sqlite:///:memory:", "must be a file"),
+        ("mysql://u:p4ssw0rd@h/d", "'mysql' is not a database that is supported: use sqlite:///path"),
+        ("postgresql+asyncpg://h/d?password=p4ssw0rd", "use .* or postgresql://user:password@host/database"),
+    ],
+)
+async def test_a_url_of_no_supported_database_is_refused(bad_url: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem) as caught:
+        await Store.open(bad_url)
     assert "p4ssw0rd" not in str(caught.value)
+
+
+# ------------------------------------------------------------------ what must be the same on every database
+
+
+async def test_characters_that_a_database_does_not_store_are_replaced(
+    store: Store, org: str, project: Project, session: str
+) -> None:
+    replaced = "a\ufffdb"
+    await store.put_secret(project.id, "A", "a\0b")
+    assert await store.get_secrets(project.id) == {"A": replaced}
+    assert (await store.create_project(org_id=org, name="a\0b", slug="nul")).name == replaced
+    bad = sample_error(
+        session,
+        project.id,
+        id="a\0b",
+        message="a\0b",
+        stack="a\0b",
+        client_message="a\0b",
+        customer_context={"a\0b": "a\0b"},
+        details={"a\0b": "a\0b"},
+    )
+    items: list[QueueItem] = [
+        bad,
+        sample_error("a\0b", project.id),
+        ended(session, project.id, reason="a\0b"),
+    ]
+    committed = await store.commit_batch(items, [(b"a\0b", "a\0b")])
+    assert committed == CommittedBatch(inserted=1, duplicates=0, dead=2, ended=1)
+    assert (await store.commit_batch([bad], [])).duplicates == 1
+    (row,) = (await store.project_errors(project.id, limit=20, cursor=None)).errors
+    assert (row.id, row.message, row.stack_trace, row.client_message) == (replaced,) * 4
+    assert row.customer_context == row.details == {"a\0b": "a\0b"}
+    record = await store.get_session(session)
+    assert record is not None
+    assert record.end_reason == replaced
+    letters = await store.dead_letters()
+    assert [(letter.data[:3], letter.problem[:24]) for letter in letters] == [
+        (b'{"t', "there is no session 'a\\x"),
+        (b"a\0b", replaced),
+    ]
+    assert await store.get_session("a\0b") is None
+
+
+async def test_ids_are_ordered_by_their_bytes(
+    store: Store, org: str, project: Project, session: str, clock: ManualClock
+) -> None:
+    ids = ["a", "B", "_", "é", "Z", "10", "9", "a-b", "ab", "\U0001f635", "\uffff"]
+    at = clock.wire_time()
+    await store.commit_batch([sample_error(session, project.id, id=name, occurred_at=at) for name in ids], [])
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = await store.session_errors(project.id, session, limit=3, cursor=cursor)
+        found += [row.id for row in page.errors]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert found == sorted(ids, key=str.encode)
+    for name in ids[:3]:
+        await store.create_project(org_id=org, name=name, slug=f"s{ids.index(name)}")
+    names = [found.name for found in await store.list_projects(org)]
+    assert names == ["B", "Pizza", "_", "a"]
+
+
+async def test_the_same_batch_at_once_is_stored_once(store: Store, project: Project, session: str) -> None:
+    items: list[QueueItem] = [sample_error(session, project.id) for _ in range(300)]
+    items += [ended(session, project.id), suppressed(project.id, "s", at="2026-06-19T12:00:00.000Z")]
+    done = await asyncio.gather(
+        *(store.commit_batch(items if n % 2 else items[::-1], [(b"x", "poison")]) for n in range(6))
+    )
+    totals = [sum(values) for values in zip(*(msgspec.structs.astuple(part) for part in done), strict=True)]
+    assert totals == [300, 1500, 1, 1, 1]
+
+
+async def test_a_project_that_is_deleted_meanwhile_takes_its_errors_along(
+    store: Store, org: str, project: Project, session: str
+) -> None:
+    batches = [[sample_error(session, project.id) for _ in range(20)] for _ in range(8)]
+    results = await asyncio.gather(
+        *(store.commit_batch(batch, []) for batch in batches[:4]),
+        store.delete_project(project.id, org_id=org),
+        *(store.commit_batch(batch, []) for batch in batches[4:]),
+    )
+    assert results.pop(4) is True
+    assert sum(part.inserted + part.dead for part in results) == 160
+    assert list((await store.project_errors(project.id, limit=20, cursor=None)).errors) == []

@@ -1,4 +1,4 @@
-"""The store: SQLAlchemy Core and Alembic on SQLite (PostgreSQL later). `Store` is all that roles need."""
+"""The store: SQLAlchemy Core and Alembic on SQLite or PostgreSQL. `Store` is all that roles need."""
 
 from voicethere.adapters.store.records import (
     CommittedBatch,

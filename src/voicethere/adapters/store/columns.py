@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Insert,
+    Table,
+    TypeDecorator,
+    any_,
+    bindparam,
+)
+from sqlalchemy import Text as AnyText
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.types import TypeEngine
 
 from voicethere.core.ports import Clock
 from voicethere.errors.times import iso, parse_iso
@@ -15,6 +28,46 @@ from voicethere.errors.times import iso, parse_iso
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _context_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+class Text(TypeDecorator[str]):
+    """Text that is the same on every database: ordered by its UTF-8 bytes, and without NUL characters.
+
+    PostgreSQL stores no NUL, and what an agent raises may hold one: U+FFFD takes its place, on all of them.
+    """
+
+    impl = AnyText
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Bytewise on SQLite by default."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TEXT(collation="C"))
+        return dialect.type_descriptor(AnyText())
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Every text on its way into the database."""
+        return None if value is None else storable(value)
+
+
+def storable(value: str) -> str:
+    """Text as it is stored.
+
+    Raises:
+        TypeError: it is no text (a database might make one of it).
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, not {type(value).__name__}")
+    return value.replace("\0", "\ufffd") if "\0" in value else value
+
+
+def among(connection: Connection, column: Column[str], values: list[str]) -> ColumnElement[bool]:
+    """That a text column has one of these values; the same statement however many there are, where that
+    spares the server from preparing each."""
+    if connection.dialect.name == "postgresql":
+        array = bindparam(None, values, type_=postgresql.ARRAY(Text()))
+        return column == any_(array)
+    return column.in_(values)
 
 
 def now_ms(clock: Clock) -> int:
@@ -52,6 +105,16 @@ def to_json(value: object) -> str:
 def object_or_none(text: str | None) -> dict[str, Any] | None:
     """The JSON object in a column; None stays None."""
     return None if text is None else _context_decoder.decode(text)
+
+
+def count_inserted(
+    connection: Connection,
+    statement: Insert,
+    rows: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+) -> int:
+    """Run an insert; how many rows it really made, after conflicts."""
+    # SQLAlchemy keeps this number of an insert only where it is asked to.
+    return connection.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
 
 
 def insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:

@@ -56,7 +56,8 @@ def create_key(
     elif kind is KeyKind.CLIENT:
         raise ValueError("a client key is bound to one project: pass its project_id")
     key_id = str(uuid.uuid4())
-    inserted = connection.execute(
+    inserted = columns.count_inserted(
+        connection,
         columns.insert(connection, api_keys)
         .values(
             id=key_id,
@@ -69,9 +70,9 @@ def create_key(
             created_at_ms=now_ms,
             expires_at_ms=expires_at_ms,
         )
-        .on_conflict_do_nothing(index_elements=["token_hash"])
+        .on_conflict_do_nothing(index_elements=["token_hash"]),
     )
-    if inserted.rowcount == 0:
+    if inserted == 0:
         raise StoreConflict("this key exists already: make another one")
     return _key(connection.execute(select(api_keys).where(api_keys.c.id == key_id)).one())
 

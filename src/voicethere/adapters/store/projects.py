@@ -18,8 +18,12 @@ Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
 def require_project(connection: Connection, project_id: str, *, org_id: str | None = None) -> None:
-    """Raises LookupError where there is no such project (of this org)."""
+    """Raises LookupError where there is no such project (of this org).
+
+    One that is there cannot be deleted before the transaction ends.
+    """
     query = select(projects.c.id).where(projects.c.id == project_id)
+    query = query.with_for_update(read=True, key_share=True)
     if org_id is not None:
         query = query.where(projects.c.org_id == org_id)
     if connection.execute(query).first() is None:
@@ -29,12 +33,13 @@ def require_project(connection: Connection, project_id: str, *, org_id: str | No
 def create_project(connection: Connection, now_ms: int, *, org_id: str, name: str, slug: str) -> Project:
     """A new project with default settings; StoreConflict where the slug is taken."""
     project_id = str(uuid.uuid4())
-    inserted = connection.execute(
+    inserted = columns.count_inserted(
+        connection,
         columns.insert(connection, projects)
         .values(id=project_id, org_id=org_id, name=name, slug=slug, created_at_ms=now_ms)
-        .on_conflict_do_nothing(index_elements=["org_id", "slug"])
+        .on_conflict_do_nothing(index_elements=["org_id", "slug"]),
     )
-    if inserted.rowcount == 0:
+    if inserted == 0:
         raise StoreConflict(f"there is a project with the slug {slug!r} already: choose another one")
     project = get_project(connection, project_id, org_id=org_id)
     assert project is not None

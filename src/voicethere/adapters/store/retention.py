@@ -209,4 +209,7 @@ def _delete_oldest(
     limit: int,
 ) -> int:
     chosen = oldest.limit(limit).with_for_update(skip_locked=True)
+    if connection.dialect.name == "postgresql":
+        # In front of the deletion, so that no plan asks it more than once.
+        chosen = select(chosen.cte("chosen"))
     return connection.execute(delete(table).where(key.in_(chosen))).rowcount

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, Row, func, select, text, update
 
 from voicethere.adapters.store import columns
 from voicethere.adapters.store.projects import require_project
@@ -19,6 +19,7 @@ from voicethere.wire.session_api import FailureCode, Mode, ProvisioningStatus
 
 MAX_LIST = 1000
 
+_NUMBER_LOCK = 7_601_394_523
 _SETTLED = (ProvisioningStatus.READY, ProvisioningStatus.FAILED)
 _WAITS = (sessions.c.status == ProvisioningStatus.WAITING.value) & sessions.c.ended_at_ms.is_(None)
 
@@ -40,8 +41,10 @@ def create_session(
         LookupError: there is no such project.
         StoreConflict: the session id is taken.
     """
+    _take_a_number(connection)
     require_project(connection, project_id)
-    inserted = connection.execute(
+    inserted = columns.count_inserted(
+        connection,
         columns.insert(connection, sessions)
         .values(
             id=session_id,
@@ -54,10 +57,10 @@ def create_session(
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
         )
-        .on_conflict_do_nothing()
+        .on_conflict_do_nothing(),
     )
     same = sessions.c.id == session_id
-    if inserted.rowcount == 0:
+    if inserted == 0:
         if idempotency_key is None:
             raise StoreConflict(f"the session id {session_id!r} is taken: choose another one")
         same = (sessions.c.project_id == project_id) & (sessions.c.idempotency_key == idempotency_key)
@@ -65,6 +68,13 @@ def create_session(
     if row is None:
         raise StoreConflict(f"the session id {session_id!r} is taken: choose another one")
     return _record(row)
+
+
+def _take_a_number(connection: Connection) -> None:
+    """Make sessions one after the other, on PostgreSQL too: one that appeared later with a smaller number
+    would push others back in the line."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_NUMBER_LOCK})"))
 
 
 def get_session(connection: Connection, session_id: str) -> SessionRecord | None:
@@ -207,6 +217,14 @@ def list_sessions(
         query = query.where(sessions.c.created_at_ms < end_ms)
     query = query.order_by(sessions.c.created_at_ms.desc(), sessions.c.number.desc()).limit(limit)
     return [_row(row) for row in connection.execute(query)]
+
+
+def count_sessions(connection: Connection, project_id: str, *, since_ms: int) -> int:
+    """How many sessions of the project were made at or after `since_ms`."""
+    query = select(func.count()).where(
+        sessions.c.project_id == project_id, sessions.c.created_at_ms >= since_ms
+    )
+    return connection.execute(query).scalar_one()
 
 
 def get_session_row(connection: Connection, project_id: str, session_id: str) -> SessionRow | None:

@@ -23,7 +23,7 @@ from voicethere.adapters.store import (
     sessions,
     tables,
 )
-from voicethere.adapters.store.database import Database
+from voicethere.adapters.store.database import Database, open_database
 from voicethere.adapters.store.records import (
     CommittedBatch,
     DeadLetter,
@@ -81,15 +81,25 @@ class Store:
         self._clock = clock
 
     @classmethod
-    async def open(cls, url: str, *, clock: Clock | None = None, busy_seconds: float = 5.0) -> Store:
-        """Open and migrate. `url` is `sqlite:///path/voicethere.db` (a PostgreSQL URL later).
+    async def open(
+        cls,
+        url: str,
+        *,
+        clock: Clock | None = None,
+        busy_seconds: float = 5.0,
+        answer_seconds: float = 8.0,
+    ) -> Store:
+        """Open and migrate. `url` is `sqlite:///path/voicethere.db` or `postgresql://user@host/database`.
 
-        `clock` dates the rows; `busy_seconds` is how long to wait for another process's transaction.
+        `clock` dates the rows; `busy_seconds` is how long to wait for another's transaction, and
+        `answer_seconds` how long a server may take over one statement, before the store is unavailable.
 
         Raises:
-            ValueError: the URL is of no database that is supported.
+            ValueError: the URL is of no database that is supported, or its driver is not installed.
+            StoreUnavailable: it cannot be opened.
         """
-        return cls(await Database.open(url, busy_seconds=busy_seconds), clock or SystemClock())
+        database = await open_database(url, busy_seconds=busy_seconds, answer_seconds=answer_seconds)
+        return cls(database, clock or SystemClock())
 
     async def aclose(self) -> None:
         """Finish what was asked for, then release the database."""

@@ -17,12 +17,13 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
-    Text,
     UniqueConstraint,
     false,
     text,
     true,
 )
+
+from voicethere.adapters.store.columns import Text
 
 LINE = text("ended_at_ms IS NULL AND status IN ('queued', 'waiting', 'provisioning')")
 """Sessions that have no runner yet. Values in the text: a parameter would not match the index's condition."""

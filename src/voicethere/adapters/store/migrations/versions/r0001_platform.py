@@ -18,7 +18,9 @@ depends_on = None
 
 
 def _text(name: str, *, nullable: bool = False) -> sa.Column[Any]:
-    return sa.Column(name, sa.Text(), nullable=nullable)
+    # Ordered by bytes, as on SQLite: a cursor must mean the same everywhere.
+    kind = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+    return sa.Column(name, kind, nullable=nullable)
 
 
 def _big(name: str, *, nullable: bool = False) -> sa.Column[Any]:

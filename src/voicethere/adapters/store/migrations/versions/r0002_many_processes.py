@@ -24,6 +24,7 @@ def upgrade() -> None:
     _extend_deployments()
     _create_suppressions_and_secrets()
     op.create_index(op.f("ix_dead_letters_created_at_ms"), "dead_letters", ["created_at_ms"])
+    _compress_faster()
 
 
 def _partial_index(name: str, table: str, column: str, condition: str) -> None:
@@ -31,12 +32,17 @@ def _partial_index(name: str, table: str, column: str, condition: str) -> None:
     op.create_index(name, table, [column], sqlite_where=where, postgresql_where=where)
 
 
+def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    kind = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+    return sa.Column(name, kind, nullable=nullable)
+
+
 def _flag(name: str, default: sa.ColumnElement[bool]) -> sa.Column[bool]:
     return sa.Column(name, sa.Boolean(), server_default=default, nullable=False)
 
 
 def _extend_sessions() -> None:
-    op.add_column("sessions", sa.Column("mode", sa.Text(), nullable=True))
+    op.add_column("sessions", _text("mode", nullable=True))
     op.add_column("sessions", _flag("wait_for_capacity", sa.true()))
     for name in ("waiting_since_ms", "last_seen_ms", "joined_at_ms"):
         op.add_column("sessions", sa.Column(name, sa.BigInteger(), nullable=True))
@@ -59,9 +65,9 @@ def _extend_deployments() -> None:
 def _create_suppressions_and_secrets() -> None:
     op.create_table(
         "error_suppressions",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("project_id", sa.Text(), nullable=False),
-        sa.Column("code", sa.Text(), nullable=False),
+        _text("id"),
+        _text("project_id"),
+        _text("code"),
         sa.Column("count", sa.BigInteger(), nullable=False),
         sa.Column("first_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("last_at_ms", sa.BigInteger(), nullable=False),
@@ -80,7 +86,18 @@ def _create_suppressions_and_secrets() -> None:
     )
     op.create_table(
         "platform_secrets",
-        sa.Column("name", sa.Text(), nullable=False),
+        _text("name"),
         sa.Column("value", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_platform_secrets")),
     )
+
+
+def _compress_faster() -> None:
+    """lz4 for long texts, where PostgreSQL was built with it: its own way halves the rate of inserts."""
+    connection = op.get_bind()
+    if connection.dialect.name != "postgresql":
+        return
+    known = sa.text("SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'")
+    if "lz4" in (connection.execute(known).scalar_one_or_none() or []):
+        for column in ("message", "client_message", "stack_trace", "customer_context", "details"):
+            op.execute(f"ALTER TABLE session_errors ALTER COLUMN {column} SET COMPRESSION lz4")
