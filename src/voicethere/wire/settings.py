@@ -40,8 +40,8 @@ class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
     `shared_child_per_session`: those on one runner share one child. `warm_pool_enabled`: every runner keeps a
     child ready in which the agent is loaded already; a session takes it, and another one is started.
     `retention_days` and `retention_errors` bound the stored errors by age and number (0: as the operator
-    says). `monthly_session_limit` is how many sessions may be started in a calendar month (UTC; 0: any number).
-    `allowed_origins` are the origins (`https://shop.example`) whose pages may use the session API for this
+    says). `monthly_session_limit` is how many sessions may be started in a calendar month (UTC; 0: any
+    number). `allowed_origins` are the origins (`https://shop.example`) whose pages may use the session API for this
     project; none: those of every origin.
     """
 
@@ -53,4 +53,4 @@ class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
     retention_days: Annotated[int, Meta(ge=0, le=3650)] = 0
     retention_errors: Annotated[int, Meta(ge=0, le=100_000_000)] = 0
     monthly_session_limit: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 0
-    allowed_origins: tuple[str, ...] = ()
+    allowed_origins: Annotated[list[str], Meta(max_length=50)] = []
