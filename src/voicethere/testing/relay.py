@@ -157,6 +157,10 @@ class InMemoryRelayHub:
                 self._inbox.put_nowait((runner_id, wire.decode_to_service(data)))
                 return
 
+    def hears(self, link: InMemoryRunnerLink) -> bool:
+        """Whether that link is known here, and was not cut."""
+        return link in self._links.values()
+
     def notify(self, notice: ServiceNotice) -> None:
         """For another hub's own use."""
         self._notices.put_nowait(notice)
@@ -175,6 +179,11 @@ class InMemoryRunnerLink:
         self._relay = relay
         self.hello = hello
         self._inbox: asyncio.Queue[ToRunner | None] = asyncio.Queue()
+
+    @property
+    def linked(self) -> bool:
+        """Whether a hub hears it now."""
+        return any(hub.hears(self) for hub in self._relay.hubs)
 
     def relink(self) -> None:
         """Say hello (again)."""

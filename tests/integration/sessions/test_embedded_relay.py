@@ -233,6 +233,39 @@ async def test_a_message_that_is_too_large_is_refused_by_its_sender(
     await link.aclose()
 
 
+async def test_a_runner_cannot_say_hello_as_another(hub: EmbeddedRelayHub, path: Path) -> None:
+    messages = hub.messages()
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(frame(HELLO))
+    assert await next_event(messages) == ("r-1", HELLO)
+    writer.write(frame(RunnerHello(runner_id="r-2", capacity=1)))
+    assert await next_event(messages) == ("r-1", None)
+    assert await is_closed(reader)
+    writer.close()
+
+
+async def test_the_roll_is_called_past_a_runner_that_does_not_read(hub: EmbeddedRelayHub, path: Path) -> None:
+    messages = hub.messages()
+    _, writer = await asyncio.open_unix_connection(str(path), limit=1024)
+    writer.write(frame(RunnerHello(runner_id="frozen", capacity=1)))
+    assert (await next_event(messages))[0] == "frozen"
+    good = await EmbeddedRunnerLink.start(path, hello=lambda: HELLO)
+    assert await next_event(messages) == ("r-1", HELLO)
+
+    async def flood() -> None:
+        while True:
+            await hub.send("frozen", SignalFromPeer(session_id="s", peer_id="p", message=BIG))
+
+    flooding = asyncio.create_task(flood())
+    await hub.call_roll()
+    events = [await next_event(messages), await next_event(messages)]
+    assert sorted(events, key=lambda event: event[0]) == [("frozen", None), ("r-1", HELLO)]
+    with pytest.raises(RunnerAway):
+        await asyncio.wait_for(flooding, 10)
+    writer.close()
+    await good.aclose()
+
+
 async def test_a_hello_that_raises_does_not_end_the_link(hub: EmbeddedRelayHub, path: Path) -> None:
     calls = 0
 

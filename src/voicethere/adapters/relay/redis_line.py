@@ -1,7 +1,7 @@
 """One end's line to Redis: a subscription, and a way to publish, given up and renewed together.
 
-Knows Redis and time; does not know what is said. Redis counts as away once it closes, refuses, or says
-nothing to a ping for three seconds (a paused process, a partition): then everything on its way is given up.
+Knows Redis and time; does not know what is said. Redis counts as away once it closes, refuses, or answers
+nothing for three seconds (a paused process, a partition): then everything on its way is given up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from voicethere.adapters.relay.redis_outgoing import Outgoing
 _log = structlog.get_logger(__name__)
 
 _PING_SECONDS = 1.0
-_SILENT_SECONDS = 3.0
+_MOST_UNANSWERED = 3
+_SUBSCRIBE_SECONDS = 3.0
 _PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 _CLOSE_SECONDS = 1.0
@@ -57,7 +58,7 @@ class RedisLine:
         self._client = open_client(url)
         self._user = user
         self._delivering = False
-        self._last_heard = 0.0
+        self._unanswered = 0
         self._marks: dict[bytes, asyncio.Event] = {}
         self._next_mark = 0
         self._pubsub: PubSub | None = None
@@ -131,7 +132,7 @@ class RedisLine:
             # One command for all: its confirmations come before any message.
             await pubsub.subscribe(*channels)
             for _ in channels:
-                async with asyncio.timeout(_SILENT_SECONDS):
+                async with asyncio.timeout(_SUBSCRIBE_SECONDS):
                     confirmed = await pubsub.get_message(timeout=None)
                 if confirmed is None or confirmed["type"] != "subscribe":
                     raise RedisAway("the subscription was not confirmed")
@@ -143,7 +144,7 @@ class RedisLine:
     async def _use(self, pubsub: PubSub) -> None:
         try:
             self._pubsub = pubsub
-            self._last_heard = _now()
+            self._unanswered = 0
             self.outgoing.open()
             self._user.subscribed()
             self._up.set()
@@ -166,7 +167,7 @@ class RedisLine:
     async def _read(self, pubsub: PubSub) -> None:
         while True:
             message: Mapping[str, Any] | None = await pubsub.get_message(timeout=None)
-            self._last_heard = _now()
+            self._unanswered = 0
             if message is None:
                 continue
             if message["type"] == "message":
@@ -175,7 +176,7 @@ class RedisLine:
                     await self._user.received(message["channel"].decode("utf-8", "replace"), message["data"])
                 finally:
                     self._delivering = False
-                self._last_heard = _now()
+                self._unanswered = 0
             elif message["type"] == "pong":
                 reached = self._marks.get(message["data"])
                 if reached is not None:
@@ -186,11 +187,13 @@ class RedisLine:
 
     async def _ping(self, pubsub: PubSub) -> None:
         while True:
-            # A user who is slow to take what came is no silence of Redis.
-            if not self._delivering and _now() - self._last_heard > _SILENT_SECONDS:
-                raise RedisAway(f"Redis said nothing for {_SILENT_SECONDS:g} s")
-            async with asyncio.timeout(_SILENT_SECONDS):
+            # Pings are counted, not seconds: after a pause of this very process, what Redis said meanwhile
+            # waits to be read. And a user who is slow to take what came is no silence of Redis.
+            if self._unanswered >= _MOST_UNANSWERED and not self._delivering:
+                raise RedisAway(f"Redis left {self._unanswered} pings unanswered")
+            async with asyncio.timeout(_MOST_UNANSWERED * _PING_SECONDS):
                 await pubsub.ping()
+            self._unanswered += 1
             await asyncio.sleep(_PING_SECONDS)
 
     async def _publish(self) -> None:
@@ -209,7 +212,3 @@ class RedisLine:
 def _first(problems: BaseExceptionGroup[BaseException]) -> BaseException:
     problem = problems.exceptions[0]
     return _first(problem) if isinstance(problem, BaseExceptionGroup) else problem
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
