@@ -2,71 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import signal
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
 from voicethere.testing.platform_process import RunningPlatform
-
-START_SECONDS = 60.0
-
-
-class Role:
-    """One role's process."""
-
-    def __init__(self, name: str, data_dir: str) -> None:
-        self.name = name
-        self.data_dir = data_dir
-        self.options: tuple[str, ...] = ()
-        self.said: dict[str, str] = {}
-        self._process: asyncio.subprocess.Process | None = None
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether it was started and has not ended."""
-        return self._process is not None and self._process.returncode is None
-
-    async def start(self, *options: str) -> None:
-        """Return once it serves."""
-        self.options = options or self.options
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "voicethere.cli.main",
-            "serve",
-            self.name,
-            f"--data-dir={self.data_dir}",
-            f"--log-file={self.data_dir}/{self.name}.log",
-            "--json",
-            *self.options,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert self._process.stdout is not None
-        async with asyncio.timeout(START_SECONDS):
-            line = await self._process.stdout.readline()
-        self.said = msgspec.json.decode(line)
-
-    async def end(self, number: int = signal.SIGTERM) -> int:
-        """Its exit status."""
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
-        async with asyncio.timeout(START_SECONDS):
-            await self._process.communicate()
-        assert self._process.returncode is not None
-        return self._process.returncode
+from voicethere.testing.role_process import Role
 
 
 class RolesApart(msgspec.Struct, frozen=True):
@@ -104,18 +47,18 @@ async def roles_apart(
     Without a runner only the other two are started; `runner` is then a process that never was.
     """
     with tempfile.TemporaryDirectory(prefix="voicethere-") as folder:
-        roles = RolesApart(*(Role(name, folder) for name in ("control", "sessions", "runner")))
+        roles = RolesApart(
+            Role("control", folder, options=["--port=0"]),
+            Role("sessions", folder, options=["--port=0"]),
+            Role("runner", folder, options=runner_options),
+        )
         started: list[Role] = []
         try:
-            for role, options in (
-                (roles.control, ["--port=0"]),
-                (roles.sessions, ["--port=0"]),
-                (roles.runner, list(runner_options)),
-            ):
+            for role in (roles.control, roles.sessions, roles.runner):
                 if role is roles.runner and not with_runner:
                     continue
                 started.append(role)
-                await role.start(*options)
+                await role.start()
             yield roles
         finally:
             statuses = [await role.end() for role in reversed(started)]
