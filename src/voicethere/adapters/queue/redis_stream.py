@@ -89,8 +89,9 @@ class RedisErrorQueue:
         self._has_group = False
         # -- receiving: a connection of its own, for it waits in Redis
         self._reader = connect(url, answer_seconds=answer_seconds + SLICE_SECONDS)
-        self._read = Stream(self._reader, key, name)
-        self._consumer = StreamConsumer(self._read, name, idle_reclaim_seconds=idle_reclaim_seconds)
+        self._consumer = StreamConsumer(
+            Stream(self._reader, key, name), name, idle_reclaim_seconds=idle_reclaim_seconds
+        )
         self._name = name
         self._receiving = asyncio.Lock()
         self._ready: deque[Delivery] = deque()
@@ -239,8 +240,7 @@ class RedisErrorQueue:
     async def _leave(self) -> None:
         try:
             async with answered(self._answer_seconds):
-                await self._read.hand_back(self._consumer.held)
-                await self._read.remove_consumer(self._name)
+                await self._consumer.leave()
         except QueueUnavailable as problem:
             # Others take it over all the same, only later.
             _log.warning("queue_left_without_handing_back", consumer=self._name, problem=str(problem))

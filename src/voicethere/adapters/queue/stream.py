@@ -153,12 +153,12 @@ class Stream:
             replies = await commands.execute()
         return min((EntryId.parse(reply[0][0].decode()) for reply in replies if reply), default=None)
 
-    async def hand_back(self, positions: Sequence[str]) -> None:
-        """Let others take these over at once."""
+    async def hand_back(self, positions: Sequence[str], *, idle_milliseconds: int) -> None:
+        """As if they had been given so long ago: for others to take over at their next look."""
         for start in range(0, len(positions), _MANY):
             some = positions[start : start + _MANY]
             await self._command(
-                "XCLAIM", self._key, GROUP, self._name, 0, *some, "IDLE", 86_400_000, "JUSTID"
+                "XCLAIM", self._key, GROUP, self._name, 0, *some, "IDLE", idle_milliseconds, "JUSTID"
             )
 
     async def consumers(self) -> list[Consumer]:

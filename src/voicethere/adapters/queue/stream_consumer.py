@@ -52,14 +52,14 @@ class StreamConsumer:
         self._next_claim = 0.0
         self._next_look_for_gone = 0.0
 
-    @property
-    def held(self) -> Sequence[str]:
-        """Positions of all that this consumer was given and has not forgotten."""
-        return sorted(self._known)
-
     def forget(self, positions: Sequence[str]) -> None:
         """These are acknowledged."""
         self._known.difference_update(positions)
+
+    async def leave(self) -> None:
+        """Hand back all that this consumer was given and has not forgotten, and go."""
+        await self._stream.hand_back(sorted(self._known), idle_milliseconds=self._idle_milliseconds)
+        await self._stream.remove_consumer(self._name)
 
     async def fetch(self, limit: int, wait_seconds: float) -> list[Delivery]:
         """Up to some `limit` items; waits for a slice of `wait_seconds` at most, and may come back empty

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from voicethere.cli.doctor import machine, network, running, sandbox, shown, speech, storage
+from voicethere.cli.doctor import engines, machine, network, running, sandbox, shown, speech, storage
 from voicethere.cli.doctor.findings import Check, Checked, Level, run_checks
 from voicethere.cli.failure import Failure
 from voicethere.cli.layout import DataLayout
@@ -31,14 +31,29 @@ _DISK = "Look at the disk of the data directory, or name another: `voicethere up
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="As for `voicethere up`."
 )
+@click.option(
+    "--redis-url",
+    envvar="VOICETHERE_REDIS_URL",
+    help="Of roles on several machines: their Redis, redis://[user:password@]host:port/0.",
+)
+@click.option(
+    "--database-url",
+    envvar="VOICETHERE_DATABASE_URL",
+    help="Of roles on several machines: their database, postgresql://user:password@host/database.",
+)
 @json_option
-def doctor(data_dir: Path, host: str, port: int, as_json: bool) -> None:
+def doctor(
+    data_dir: Path, host: str, port: int, redis_url: str | None, database_url: str | None, as_json: bool
+) -> None:
     """Report what this machine can do, and what to do about what it cannot.
 
     Exit status 1 where something is missing that `voicethere up` needs. Piped: tab-separated check, level
     (ok, warning, failed), what was found, what to do. Nothing is changed, and nothing is left behind.
+
+    With --redis-url or --database-url, also what these promise, and what they may lose.
     """
-    lines = asyncio.run(_report(checks(DataLayout(data_dir), host, port), as_json=as_json))
+    todo = [*checks(DataLayout(data_dir), host, port), *engines.checks(redis_url, database_url)]
+    lines = asyncio.run(_report(todo, as_json=as_json))
     if as_json:
         json_document(shown.as_json(lines))
     if any(line.level is Level.FAILED for line in lines):

@@ -14,6 +14,8 @@ from voicethere.cli.terminal import safe_line
 
 _MARKS = {Level.OK: ("✓", "green"), Level.WARNING: ("!", "yellow"), Level.FAILED: ("✗", "red")}
 _MOST_COLUMNS = 110
+ENGINES = ("redis", "postgresql")
+"""What the names of checks begin with that `voicethere up` does without."""
 
 
 def plain(line: Checked) -> None:
@@ -63,6 +65,8 @@ def summary(lines: Sequence[Checked]) -> str:
     """What it comes to, in a sentence."""
     lacking = [line.name for line in lines if line.level is Level.FAILED]
     warned = [line.name for line in lines if line.level is Level.WARNING]
+    if lacking and all(name.startswith(ENGINES) for name in lacking):
+        return f"`voicethere serve` does not work with these engines yet: {', '.join(lacking)}."
     if lacking:
         return f"`voicethere up` does not work here yet: {', '.join(lacking)}."
     if warned:
