@@ -45,7 +45,12 @@ class QueueUnavailable(Exception):
 
 
 class ErrorQueuePort(Protocol):
-    """The `session-errors` queue: delivered at least once, in the order of one producer."""
+    """The `session-errors` queue: delivered at least once, and to one consumer in the order of each producer.
+
+    Several consumers have it by turns (embedded) or share the items (Redis); what they share they may store
+    in another order, but for this: the end of a session is not given out while another consumer holds
+    anything that was put before it.
+    """
 
     async def put(self, items: Sequence[QueueItem]) -> None:
         """Return once all items are durable.
