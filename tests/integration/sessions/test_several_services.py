@@ -389,6 +389,26 @@ async def test_a_runner_that_lets_go_of_anothers_session_ends_nothing(cluster: C
     assert session_id in runner.sessions
 
 
+async def test_no_runner_is_blamed_while_the_relay_is_away(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.deploy()
+    runner = await cluster.runner()
+    session_id = await cluster.first.start_session()
+    await cluster.first.until(session_id, status="ready")
+    away = True
+    monkeypatch.setattr(type(cluster.first.hub), "linked", property(lambda _: not away))
+    for _ in range(10):
+        cluster.advance(1.0)
+    assert cluster.knows(runner)
+    away = False
+    for _ in range(5):
+        cluster.advance(1.0)
+    assert cluster.knows(runner)
+    cluster.advance(1.0)
+    await eventually(lambda: not cluster.knows(runner))
+
+
 async def test_a_session_joined_elsewhere_is_not_reaped(cluster: Cluster) -> None:
     await cluster.deploy()
     runner = await cluster.runner()

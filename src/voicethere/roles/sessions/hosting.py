@@ -218,9 +218,10 @@ class Hosting:
     def tick(self) -> None:
         """Cancel what nobody joined; see to what is missing, and to runners that say nothing."""
         now = self._clock.monotonic()
-        if self._hub.linked:
-            for runner_id in self._silences.too_long(now):
-                self._cut_off(runner_id)
+        if not self._hub.linked:
+            self._silences.excuse()
+        for runner_id in self._silences.too_long(now):
+            self._cut_off(runner_id)
         for hosted in self._hosted:
             if hosted.missing_since is not None:
                 if now - hosted.missing_since >= self._settings.relink_grace_seconds and not hosted.settling:

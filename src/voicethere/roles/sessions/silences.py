@@ -35,6 +35,11 @@ class Silences:
         """It is not linked any more."""
         self._silent.pop(runner_id, None)
 
+    def excuse(self) -> None:
+        """Nobody could be heard: all silences begin anew."""
+        self._silent = dict.fromkeys(self._silent, 0.0)
+        self._looked_at = None
+
     def too_long(self, now: float) -> Sequence[str]:
         """Those that have been silent for too long; each is named once, and then forgotten."""
         step = 0.0 if self._looked_at is None else min(now - self._looked_at, _LONGEST_STEP)
