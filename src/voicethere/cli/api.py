@@ -22,6 +22,14 @@ _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 120.0  # an upload is answered once the bundle was loaded in the sandbox
 
 
+class Refused(Failure):
+    """An answer that is an error, with its HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class ControlApi:
     """A session of requests to one control plane. Use as a context manager."""
 
@@ -73,7 +81,8 @@ class ControlApi:
         """Any request, its JSON answer decoded as `kind` (`type(None)` where there is none).
 
         Raises:
-            Failure: no answer, an answer that is an error, or one that is not of this API.
+            Refused: an answer that is an error.
+            Failure: no answer, or one that is not of this API.
         """
         try:
             response = self._http.request(method, path, **options)
@@ -145,7 +154,7 @@ def _refusal(base: str, response: httpx.Response) -> Failure:
         message = f"{message} Run `voicethere login`, or check VOICETHERE_API_KEY."
     if response.status_code >= 500:
         message = f"{message} (request id {error.request_id})"
-    return Failure(message)
+    return Refused(message, response.status_code)
 
 
 def _not_this_api(base: str, response: httpx.Response) -> Failure:

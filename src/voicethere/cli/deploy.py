@@ -13,14 +13,22 @@ from voicethere.cli.terminal import line, note
 from voicethere.wire.control_plane import Deployment, DeploymentStatus
 
 _FINAL = (DeploymentStatus.COMPLETED, DeploymentStatus.FAILED)
+_PROGRESS = {
+    DeploymentStatus.QUEUED: "It waits to be carried out …",
+    DeploymentStatus.ACTIVE: "New sessions run with it; those of before are being ended …",
+}
 _FIRST_WAIT_SECONDS = 0.2
 _LONGEST_WAIT_SECONDS = 2.0
 
 
 @click.command()
 @click.option("--build", "build_id", metavar="ID", help="Default: the active build.")
-@click.option("--mode", type=click.Choice(["drain", "force"]), help="What becomes of running sessions.")
-@click.option("--wait", is_flag=True, help="Return when it is done.")
+@click.option(
+    "--mode",
+    type=click.Choice(["drain", "force"]),
+    help="Running sessions go on to their own end (drain, the default), or are ended now (force).",
+)
+@click.option("--wait", is_flag=True, help="Return when it is done: in force mode, when they have ended.")
 @click.option(
     "--timeout", type=click.IntRange(1, 3600), default=120, show_default=True, help="Seconds to wait."
 )
@@ -61,9 +69,12 @@ def _wait_for(api: ControlApi, job: Deployment, timeout: int) -> Deployment:
     while job.status not in _FINAL:
         if job.status is not shown:
             shown = job.status
-            note(f"{job.status.value} …")
+            note(_PROGRESS.get(job.status, f"{job.status.value} …"))
         if time.monotonic() > deadline:
-            raise Failure(f"deployment {job.id} is still {job.status.value} after {timeout} s; it goes on.")
+            raise Failure(
+                f"deployment {job.id} is still {job.status.value} after {timeout} s; it goes on. "
+                "(--timeout waits longer)"
+            )
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_WAIT_SECONDS)
         job = api.get(f"/deployments/{path_part(job.id)}", Deployment)

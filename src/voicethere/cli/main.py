@@ -25,6 +25,9 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "deploy": LazyCommand("voicethere.cli.deploy:deploy", "Put a build into service."),
     "undeploy": LazyCommand("voicethere.cli.deploy:undeploy", "Take a project out of service."),
     "sessions": LazyCommand("voicethere.cli.sessions:sessions", "The sessions of a project."),
+    "dead-letters": LazyCommand(
+        "voicethere.cli.dead_letters:dead_letters", "Queue items that could not be stored; replay them."
+    ),
     "api-keys": LazyCommand("voicethere.cli.api_keys:api_keys", "Keys for administration and clients."),
     "agent": LazyCommand("voicethere.cli.agent:agent", "Check agents on this machine."),
     "errors": LazyCommand("voicethere.cli.errors:errors", "What each session error code means."),

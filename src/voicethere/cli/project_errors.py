@@ -6,7 +6,7 @@ import click
 
 from voicethere.cli.api import ControlApi, path_part
 from voicethere.cli.options import json_option, limit_option, project_option
-from voicethere.cli.terminal import json_document, rows
+from voicethere.cli.terminal import json_document, note, rows
 from voicethere.wire.control_plane import ProjectErrors, SessionErrors
 
 _SESSION_CHARS = 12
@@ -26,6 +26,7 @@ def list_errors(session: str | None, limit: int, project: str | None, as_json: b
     """List the last session errors, newest first.
 
     Piped: tab-separated time, session (its first 12 characters; not with --session), code, source, message.
+    Errors that were too many at once to be stored are counted, a line for each code on standard error.
     """
     with ControlApi.connect() as api:
         base = f"/projects/{path_part(api.project(project).id)}"
@@ -41,12 +42,14 @@ def list_errors(session: str | None, limit: int, project: str | None, as_json: b
                 nothing="No errors in this session.",
             )
             return
-        found = api.get(path, ProjectErrors, limit=limit).errors
+        answer = api.get(path, ProjectErrors, limit=limit)
     rows(
         ("time", "session", "code", "source", "message"),
         [
             (e.created_at, e.orchestrator_session_id[:_SESSION_CHARS], e.code, e.source, e.message)
-            for e in found
+            for e in answer.errors
         ],
         nothing="No session errors.",
     )
+    for more in answer.suppressed or ():
+        note(f"… and {more.count:,} more {more.code} between {more.first_at} and {more.last_at}")

@@ -17,6 +17,8 @@ from voicethere.cli.options import json_option, project_option
 from voicethere.cli.terminal import json_document, note, rows
 from voicethere.wire.control_plane import SettingsView
 
+AT_ONCE = ("retention_days", "retention_errors", "monthly_session_limit", "allowed_origins")
+"""Settings of how a project is kept and who may use it; the others are frozen by each deploy."""
 TRUE_WORDS = ("true", "1", "yes")
 FALSE_WORDS = ("false", "0", "no")
 
@@ -28,7 +30,8 @@ def session_settings() -> None:
 
 @click.group()
 def settings() -> None:
-    """How the project is run: its mode, what follows when its agent crashes (agent_crash_policy), …"""
+    """How the project is run: its mode, what follows when its agent crashes (agent_crash_policy), how long
+    its errors are kept (retention_days, retention_errors), which pages may use it (allowed_origins), …"""
 
 
 def parse_value(key: str, text: str, present: Any) -> Any:
@@ -47,11 +50,15 @@ def parse_value(key: str, text: str, present: Any) -> Any:
             return int(text)
         except ValueError as error:
             raise click.UsageError(f"{key} is a whole number, not '{text}'.") from error
+    if isinstance(present, list):
+        return [part.strip() for part in text.split(",") if part.strip()]
     return text
 
 
 def shown_value(value: Any) -> str:
-    """As it is typed in `set`: true and false in lower case, strings without quotes."""
+    """As it is typed in `set`: true and false in lower case, strings without quotes, lists with commas."""
+    if isinstance(value, list):
+        return ",".join(str(part) for part in value)
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -77,7 +84,8 @@ def _set(resource: str, key: str, text: str, project: str | None) -> None:
             raise Failure(f"there is no setting '{key}'; there are: {', '.join(present)}.")
         value = parse_value(key, text, present[key])
         after = api.send("PATCH", path, SettingsView, json={"key": key, "value": value})
-    note(f"{key} is {shown_value(after.settings.get(key))} from the next deploy on.")
+    shown = shown_value(after.settings.get(key)) or "empty"
+    note(f"{key} is {shown} {'now' if key in AT_ONCE else 'from the next deploy on'}.")
 
 
 @session_settings.command("list")
@@ -110,5 +118,9 @@ def list_settings(project: str | None, as_json: bool) -> None:
 @click.argument("value")
 @project_option
 def set_setting(key: str, value: str, project: str | None) -> None:
-    """Change one, from the next deploy on. Booleans: true|false|1|0|yes|no."""
+    """Change one. Booleans: true|false|1|0|yes|no. Lists: values with commas between them, '' for none.
+
+    What sessions run with changes with the next deploy; retention_days, retention_errors,
+    monthly_session_limit and allowed_origins change at once.
+    """
     _set("settings", key, value, project)

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from voicethere.wire.queue import QueueItem
+
 ProjectName = Annotated[str, Meta(min_length=1, max_length=100)]
 Slug = Annotated[str, Meta(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$")]
 
@@ -121,12 +123,23 @@ class SessionErrorRow(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any]
 
 
+class SuppressedErrors(msgspec.Struct, frozen=True, kw_only=True):
+    """So many errors of one code were counted and not stored, because the project had too many at once."""
+
+    code: str
+    count: int
+    first_at: str
+    last_at: str
+
+
 class ProjectErrors(msgspec.Struct, frozen=True, kw_only=True):
-    """Newest first; `next_cursor` fetches older ones."""
+    """Newest first; `next_cursor` fetches older ones. `suppressed`, on the first page only and only where
+    there are any, says what is missing from the list."""
 
     project_id: str
     errors: list[SessionErrorRow]
     next_cursor: str | UnsetType = UNSET
+    suppressed: list[SuppressedErrors] | UnsetType = UNSET
 
 
 class SessionErrors(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,3 +242,50 @@ class MaskedSecret(msgspec.Struct, frozen=True, kw_only=True):
 class SecretList(msgspec.Struct, frozen=True, kw_only=True):
     project_id: str
     secrets: list[MaskedSecret]
+
+
+class DeadLetterSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One item of the queue that could not be stored as what it is. A higher `number` is newer.
+
+    `problem` says why it is here; `preview` is its beginning, with control characters as escapes;
+    `truncated` where not all of its `size_bytes` were kept.
+    """
+
+    number: int
+    created_at: str
+    size_bytes: int
+    truncated: bool
+    problem: str
+    preview: str
+
+
+class DeadLetterList(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first; `count` is how many there are in all, `next_before` fetches older ones."""
+
+    dead_letters: list[DeadLetterSummary]
+    count: int
+    next_before: int | UnsetType = UNSET
+
+
+class DeadLetterView(msgspec.Struct, frozen=True, kw_only=True):
+    """A dead letter with what was kept of it: `text` where that is UTF-8, else `base64`."""
+
+    number: int
+    created_at: str
+    size_bytes: int
+    truncated: bool
+    problem: str
+    text: str | UnsetType = UNSET
+    base64: str | UnsetType = UNSET
+
+
+class ReplayDeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """Optional body of a replay: the item, corrected."""
+
+    item: QueueItem | UnsetType = UNSET
+
+
+class ReplayAccepted(msgspec.Struct, frozen=True, kw_only=True):
+    """The 202 answer to a replay: the item is durably queued, and the letter is gone."""
+
+    number: int

@@ -13,9 +13,11 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,10 +31,13 @@ from voicethere.adapters.queue import EmbeddedErrorQueue
 from voicethere.adapters.store.store import Store
 from voicethere.cli.main import cli
 from voicethere.core.clock import SystemClock
+from voicethere.errors.codes import SessionErrorCode
+from voicethere.errors.times import iso_from_epoch
 from voicethere.roles.control import ControlPlane, control_app
 from voicethere.testing.queue import sample_error
 from voicethere.testing.verifier import FakeBundleVerifier
-from voicethere.wire.control_plane import KeyKind
+from voicethere.wire.control_plane import DeploymentStatus, KeyKind
+from voicethere.wire.queue import SuppressedItem, encode
 
 GOOD = "from voicethere.agent import define_agent\ndefine_agent()\n"
 HOSTILE = "Boom \x1b[31mred\x1b[0m\ttab\nsecond line \x9b2J \u202etxt"
@@ -233,6 +238,94 @@ def test_errors_list_piped_has_exactly_the_contracts_columns(server: Server, pro
     assert run("projects", "errors", "list", "--limit", "0").exit_code == 2
 
 
+def test_suppressed_errors_are_told_on_stderr_and_in_json(server: Server, project: str) -> None:
+    async def suppress(store: Store) -> None:
+        await _session_with_errors(store, project, "a-storm", ["first"])
+        item = SuppressedItem(
+            id=f"storm-{project}",
+            project_id=project,
+            code=SessionErrorCode.AGENT_HANDLER_FAILED,
+            count=1234,
+            first_at=iso_from_epoch(time.time() - 60),
+            last_at=iso_from_epoch(time.time() - 30),
+        )
+        await store.commit_batch([item], [])
+
+    server.call(suppress)
+    result = run("projects", "errors", "list")
+    assert len(result.stdout.splitlines()) == 1
+    assert re.fullmatch(r"… and 1,234 more AGENT_HANDLER_FAILED between \S+Z and \S+Z\n", result.stderr), (
+        result.stderr
+    )
+    (told,) = json.loads(ok("projects", "errors", "list", "--json"))["suppressed"]
+    assert (told["code"], told["count"]) == ("AGENT_HANDLER_FAILED", 1234)
+
+
+# ------------------------------------------------------------------ dead letters
+
+
+@pytest.fixture
+def buried(server: Server, folder: Path) -> list[int]:
+    """Two dead letters, the first of them no item; the numbers of all there are now, the oldest first."""
+
+    async def bury(store: Store) -> list[int]:
+        for letter in await store.dead_letters(limit=100):
+            await store.delete_dead_letter(letter.number)
+        unknown = encode(sample_error("no-such-session", "no-such-project"))
+        await store.commit_batch([], [(b"{\x1b[31m junk", "not an item"), (unknown, "no such session")])
+        return sorted(letter.number for letter in await store.dead_letters(limit=100))
+
+    numbers: list[int] = server.call(bury)
+    return numbers
+
+
+def test_dead_letters_are_listed_and_shown(buried: list[int], folder: Path) -> None:
+    first, second = buried
+    newest, oldest = (line.split("\t") for line in ok("dead-letters", "list").splitlines())
+    assert [newest[0], oldest[0]] == [str(second), str(first)]
+    assert oldest[2:] == ["11", "not an item", "{\\x1b[31m junk"]
+    page = run("dead-letters", "list", "--limit", "1")
+    assert f"--before {second}" in page.stderr
+    assert ok("dead-letters", "list", "--before", str(second)).split("\t")[0] == str(first)
+    assert json.loads(ok("dead-letters", "list", "--json"))["count"] == 2
+    shown = run("dead-letters", "show", str(first))
+    assert shown.stdout == "{\\x1b[31m junk\n"
+    assert "not an item" in shown.stderr
+    assert json.loads(ok("dead-letters", "show", str(first), "--json"))["text"] == "{\x1b[31m junk"
+    raw = run("dead-letters", "show", str(first), "--raw")
+    assert raw.stdout_bytes == b"{\x1b[31m junk"
+    assert "no such dead letter" in refused("dead-letters", "show", "999999")
+    for number in ("0", "x", str(2**63)):
+        refused("dead-letters", "show", number, status=2)
+    assert "no such session" in on_a_terminal("dead-letters", "list")
+
+
+def test_dead_letters_are_replayed(server: Server, buried: list[int], folder: Path, project: str) -> None:
+    first, second = buried
+    refused("dead-letters", "replay", status=2)
+    refused("dead-letters", "replay", str(first), "--all", status=2)
+    assert "still no item" in refused("dead-letters", "replay", str(first))
+    result = run("dead-letters", "replay", "--all")
+    assert (result.exit_code, result.stdout) == (1, f"{second}\n")
+    assert "still no item" in result.stderr
+    assert "1 could not be replayed" in result.stderr.splitlines()[-1]
+    server.call(lambda store: _session_with_errors(store, project, f"corrected-{project}", []))
+    Path("item.json").write_bytes(encode(sample_error(f"corrected-{project}", project)))
+    assert ok("dead-letters", "replay", str(first), "--item", "item.json") == f"{first}\n"
+    assert ok("dead-letters", "list") == ""
+    assert ok("dead-letters", "replay", "--all") == ""
+    Path("junk.json").write_text("{")
+    assert "no JSON" in refused("dead-letters", "replay", "1", "--item", "junk.json")
+    assert "cannot read" in refused("dead-letters", "replay", "1", "--item", "missing.json")
+    refused("dead-letters", "replay", "--all", "--item", "item.json", status=2)
+
+
+def test_dead_letters_are_deleted(buried: list[int]) -> None:
+    for number in buried:
+        ok("dead-letters", "delete", str(number))
+    assert "no such dead letter" in refused("dead-letters", "delete", str(buried[0]))
+
+
 def test_errors_list_on_a_terminal_is_a_clean_table(server: Server, project: str) -> None:
     server.call(
         lambda store: _session_with_errors(store, project, "tty-session-1234", [HOSTILE, "[bold]no[/]"])
@@ -290,6 +383,21 @@ def test_settings_are_listed_and_set_by_their_type(project: str) -> None:
     assert "mode\tdata" in ok("projects", "settings", "list")
 
 
+def test_project_settings_of_many_kinds_are_typed(project: str) -> None:
+    origins = "https://shop.example, http://localhost:3000"
+    said = run("projects", "settings", "set", "allowed_origins", origins)
+    assert said.stderr == "allowed_origins is https://shop.example,http://localhost:3000 now.\n"
+    ok("projects", "settings", "set", "retention_days", "30")
+    assert "from the next deploy on" in run("projects", "settings", "set", "warm_pool_enabled", "yes").stderr
+    listed = dict(line.split("\t") for line in ok("projects", "settings", "list").splitlines())
+    assert listed["allowed_origins"] == "https://shop.example,http://localhost:3000"
+    assert (listed["retention_days"], listed["warm_pool_enabled"]) == ("30", "true")
+    assert "is empty now" in run("projects", "settings", "set", "allowed_origins", "").stderr
+    assert json.loads(ok("projects", "settings", "list", "--json"))["settings"]["allowed_origins"] == []
+    assert "0 to 3650" in refused("projects", "settings", "set", "retention_days", "4000")
+    assert "leave the list empty" in refused("projects", "settings", "set", "allowed_origins", "*")
+
+
 def test_variables_and_secrets(project: str) -> None:
     ok("projects", "environment", "set", "AGENT_REGION", "eu")
     assert ok("projects", "environment", "list") == "AGENT_REGION\teu\n"
@@ -319,6 +427,28 @@ def test_upload_promote_and_deploy(folder: Path, project: str) -> None:
     assert "before the active one" in refused("build", "rollback")
     ok("projects", "use", project, "--bundle", "agent.py")
     ok("build", "upload", "--promote")
+
+
+def test_a_forced_deploy_is_waited_for(
+    server: Server, folder: Path, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def complete(store: Store) -> None:
+        for job in await store.active_deployments():
+            await store.finish_deployment(job.id, status=DeploymentStatus.COMPLETED, error=None, agent=None)
+
+    (folder / "agent.py").write_text(GOOD)
+    ok("build", "upload", "agent.py", "--promote")
+    assert "New sessions run with it" not in run("deploy", "--mode", "force").stderr
+    moments = iter(range(0, 1000, 50))
+    clock = SimpleNamespace(monotonic=lambda: next(moments), sleep=lambda seconds: None)
+    monkeypatch.setattr("voicethere.cli.deploy.time", clock)
+    late = run("deploy", "--mode", "force", "--wait", "--timeout", "100")
+    assert late.exit_code == 1
+    assert "still active after 100 s; it goes on" in late.stderr.splitlines()[-1]
+    clock.sleep = lambda seconds: server.call(complete)
+    done = run("deploy", "--mode", "force", "--wait")
+    assert (done.exit_code, done.stderr.count("New sessions run with it")) == (0, 1)
+    assert done.stderr.endswith(": completed.\n")
 
 
 def test_a_bundle_that_does_not_load_is_a_failure_with_its_reason(folder: Path, project: str) -> None:

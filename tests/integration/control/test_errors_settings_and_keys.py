@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from voicethere.adapters.store import StoreUnavailable
+from voicethere.errors.codes import SessionErrorCode
 from voicethere.errors.records import ErrorRecord
 from voicethere.errors.times import iso_from_epoch
 from voicethere.testing.queue import sample_error
 from voicethere.wire.http import HttpErrorCode
-from voicethere.wire.queue import ErrorItem
+from voicethere.wire.queue import ErrorItem, SuppressedItem
 
 METHODS = ("get", "post", "put", "patch", "delete")
 DEFAULT_SETTINGS = {
@@ -148,13 +150,80 @@ async def test_a_service_reports_an_error_through_the_queue(platform: Any, api: 
     assert await platform.queue.depth() == 1
 
 
-async def test_a_queue_that_is_away_is_a_503(platform: Any, api: Any) -> None:
+async def test_a_queue_that_is_away_is_a_503_that_says_what_to_do(platform: Any, api: Any) -> None:
     project_id = await api.project()
     session_id = await start_session(platform, project_id)
     body = msgspec.to_builtins(error_record(project_id, session_id, at=1_781_870_400.0))
     await platform.queue.aclose()
-    answer = await platform.service().refused("POST", f"/projects/{project_id}/session-errors", json=body)
-    assert answer[:2] == (503, "UNAVAILABLE")
+    path = f"/projects/{project_id}/session-errors"
+    status, code, message = await platform.service().refused("POST", path, json=body)
+    assert (status, code) == (503, "UNAVAILABLE")
+    assert "nothing was accepted" in message
+    assert "send it again" in message
+    answer = await platform.service().send("POST", path, json=body)
+    assert answer.headers["retry-after"] == "1"
+
+
+async def test_an_error_is_accepted_while_the_database_is_away(
+    platform: Any, api: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is what the queue is for: the worker checks the session once the database is back."""
+
+    async def away(session_id: str) -> None:
+        raise StoreUnavailable("the database is locked")
+
+    project_id = await api.project()
+    record = error_record(project_id, await start_session(platform, project_id), at=1_781_870_400.0)
+    monkeypatch.setattr(platform.store, "get_session", away)
+    path = f"/projects/{project_id}/session-errors"
+    assert await platform.service().post(path, msgspec.to_builtins(record), 202) == {"id": record.id}
+    (delivery,) = await platform.queue.receive(limit=10, wait_seconds=5)
+    assert delivery.item == ErrorItem(record=record)
+
+
+async def test_what_was_suppressed_is_told_on_the_first_page(platform: Any, api: Any) -> None:
+    project_id, other = await api.project(), await api.project("Other")
+    await stored_errors(platform, project_id, 3, await start_session(platform, project_id))
+    path = f"/projects/{project_id}/session-errors"
+    assert "suppressed" not in await api.get(path)
+    items = [
+        suppressed(project_id, SessionErrorCode.RUNNER_INTERNAL, 7, 0, 9),
+        suppressed(project_id, SessionErrorCode.AGENT_HANDLER_FAILED, 1000, 5, 60),
+        suppressed(project_id, SessionErrorCode.AGENT_HANDLER_FAILED, 234, 1, 4),
+    ]
+    await platform.store.commit_batch(items, [])
+    page = await api.get(path, limit=2)
+    assert page["suppressed"] == [
+        {
+            "code": "AGENT_HANDLER_FAILED",
+            "count": 1234,
+            "first_at": items[2].first_at,
+            "last_at": items[1].last_at,
+        },
+        {
+            "code": "RUNNER_INTERNAL",
+            "count": 7,
+            "first_at": items[0].first_at,
+            "last_at": items[0].last_at,
+        },
+    ]
+    assert "suppressed" not in await api.get(path, cursor=page["next_cursor"])
+    assert "suppressed" not in await api.get(f"/projects/{other}/session-errors")
+
+
+def suppressed(
+    project_id: str, code: SessionErrorCode, count: int, first: float, last: float
+) -> SuppressedItem:
+    """`first` and `last` in seconds after a moment an hour ago."""
+    start = time.time() - 3600
+    return SuppressedItem(
+        id=str(uuid.uuid4()),
+        project_id=project_id,
+        code=code,
+        count=count,
+        first_at=iso_from_epoch(start + first),
+        last_at=iso_from_epoch(start + last),
+    )
 
 
 # ------------------------------------------------------------------ sessions
@@ -240,6 +309,11 @@ async def test_project_settings(api: Any) -> None:
         "client_speak_enabled": False,
         "agent_crash_policy": "disconnect_all",
         "shared_child_per_session": False,
+        "warm_pool_enabled": False,
+        "retention_days": 0,
+        "retention_errors": 0,
+        "monthly_session_limit": 0,
+        "allowed_origins": [],
     }
     changed = await api.send("PATCH", path, json={"key": "mode", "value": "voice+data"})
     assert changed.json()["settings"]["mode"] == "voice+data"
@@ -253,6 +327,72 @@ async def test_project_settings(api: Any) -> None:
         "PATCH", path, json={"key": "shared_child_per_session", "value": 1}
     )
     assert (status, "true or false" in message) == (422, True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kept"),
+    [
+        ("warm_pool_enabled", True, True),
+        ("retention_days", 3650, 3650),
+        ("retention_errors", 100_000_000, 100_000_000),
+        ("monthly_session_limit", 0, 0),
+        ("allowed_origins", [], []),
+        (
+            "allowed_origins",
+            [
+                " HTTPS://Shop.Example:443/",
+                "http://localhost:3000",
+                "https://shop.example",
+                "http://[::1]:80",
+            ],
+            ["https://shop.example", "http://localhost:3000", "http://[::1]"],
+        ),
+    ],
+)
+async def test_project_settings_of_many_kinds(
+    platform: Any, api: Any, key: str, value: Any, kept: Any
+) -> None:
+    project_id = await api.project()
+    response = await api.send("PATCH", f"/projects/{project_id}/settings", json={"key": key, "value": value})
+    assert (response.status_code, response.json()["settings"][key]) == (200, kept)
+    assert getattr(await platform.store.get_project_settings(project_id), key) == kept
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("warm_pool_enabled", 1, "true or false"),
+        ("retention_days", 3651, "an integer from 0 to 3650"),
+        ("retention_days", -1, "an integer from 0 to 3650"),
+        ("retention_errors", 1.5, "an integer from 0 to 100000000"),
+        ("monthly_session_limit", -1, "an integer from 0 to 1000000000"),
+        ("allowed_origins", "https://shop.example", "a list of at most 50 origins"),
+        ("allowed_origins", [7], "a list of at most 50 origins"),
+        ("allowed_origins", ["*"], "leave the list empty"),
+        ("allowed_origins", ["shop.example"], "https://shop.example"),
+        ("allowed_origins", ["https://shop.example/path"], "is no origin"),
+        ("allowed_origins", ["https://a:b@shop.example"], "is no origin"),
+        ("allowed_origins", ["https://shop.example:0"], "is no origin"),
+        ("allowed_origins", ["https://shop.example:"], "is no origin"),
+        ("allowed_origins", ["https://shop.example:99999"], "is no origin"),
+        ("allowed_origins", ["https://sh op.example"], "is no origin"),
+        ("allowed_origins", ["https://shöp.example"], "is no origin"),
+        ("allowed_origins", ["https://[::1"], "is no origin"),
+        ("allowed_origins", ["https://"], "is no origin"),
+        ("allowed_origins", ["null"], "is no origin"),
+        ("allowed_origins", ["ftp://shop.example"], "is no origin"),
+        ("allowed_origins", ["https://" + "x" * 400], "is no origin"),
+        ("allowed_origins", [f"https://s{n}.example" for n in range(51)], "at most 50"),
+    ],
+)
+async def test_a_bad_project_setting_names_key_and_range(api: Any, key: str, value: Any, words: str) -> None:
+    path = f"/projects/{await api.project()}/settings"
+    before = await api.get(path)
+    status, code, message = await api.refused("PATCH", path, json={"key": key, "value": value})
+    assert (status, code) == (422, "VALIDATION_FAILED")
+    assert f"`{key}`" in message
+    assert words in message
+    assert await api.get(path) == before
 
 
 # ------------------------------------------------------------------ environment and secrets

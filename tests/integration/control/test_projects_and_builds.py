@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from voicethere.wire.control_plane import DeploymentStatus
+
 GOOD = b"from voicethere.agent import define_agent\ndefine_agent()\n"
 
 
@@ -203,6 +205,39 @@ async def test_promote_and_roll_back(api: Any) -> None:
     assert (await api.refused("POST", f"/projects/{other}/promote", json={"build_id": builds[0]}))[0] == 404
 
 
+async def test_a_rollback_goes_back_to_what_was_in_service(api: Any) -> None:
+    """And not to a build that was uploaded in between and never ran."""
+    project_id = await api.project()
+    first, _, third = [await api.build(project_id, GOOD + b"#%d\n" % n) for n in range(3)]
+    rollback = f"/projects/{project_id}/rollback"
+    for build_id in (first, third):
+        await api.post(f"/projects/{project_id}/promote", {"build_id": build_id}, 200)
+        await api.post("/deployments", {"project_id": project_id})
+    assert (await api.post(rollback, None, 200))["active_build_id"] == first
+    await api.post("/deployments", {"project_id": project_id})
+    status, code, message = await api.refused("POST", rollback)
+    assert (status, code) == (409, "CONFLICT")
+    assert "name a `build_id`" in message
+
+
+async def test_a_forced_deploy_is_active_until_somebody_has_ended_the_sessions(
+    platform: Any, api: Any
+) -> None:
+    project_id = await api.project()
+    build_id = await api.build(project_id)
+    body = {"project_id": project_id, "build_id": build_id, "mode": "force"}
+    job = await api.post("/deployments", body)
+    assert (job["status"], job["completed_at"], job["mode"]) == ("active", None, "force")
+    assert (await platform.store.deployed_agent(project_id)).build_id == build_id
+    assert [active.id for active in await platform.store.active_deployments()] == [job["id"]]
+    await platform.store.finish_deployment(
+        job["id"], status=DeploymentStatus.COMPLETED, error=None, agent=None
+    )
+    done = await api.get(f"/deployments/{job['id']}")
+    assert done["status"] == "completed"
+    assert done["completed_at"] is not None
+
+
 async def test_a_deploy_freezes_what_sessions_run_with(platform: Any, api: Any) -> None:
     project_id = await api.project()
     body = {"project_id": project_id}
@@ -267,6 +302,18 @@ async def test_undeploying_is_a_job_of_its_own(platform: Any, api: Any) -> None:
     assert await api.get(f"/deployments/{job['id']}") == job
     assert await platform.store.deployed_agent(project_id) is None
     assert (await api.get(f"/projects/{project_id}"))["is_deployed"] is False
+
+
+async def test_a_store_of_bundles_that_is_away_is_a_503_and_a_failed_job(platform: Any, api: Any) -> None:
+    project_id = await api.project()
+    build_id = await api.build(project_id)
+    path = platform.bundles._path(hashlib.sha256(GOOD).hexdigest())
+    path.unlink()
+    path.mkdir()  # a directory is no file that can be read
+    body = {"project_id": project_id, "build_id": build_id}
+    assert (await api.refused("POST", "/deployments", json=body))[:2] == (503, "UNAVAILABLE")
+    assert await platform.store.deployed_agent(project_id) is None
+    assert await platform.store.active_deployments() == []
 
 
 async def test_a_deploy_whose_bundle_is_lost_fails_and_says_so(platform: Any, api: Any) -> None:

@@ -20,19 +20,22 @@ from voicethere.wire.control_plane import Project
 FOR_SERVICES = {"principal": "service"}
 """A route's `opt` that reserves it for other parts of the platform."""
 
+FOR_OPERATORS = {"principal": "operator"}
+"""A route's `opt` of what belongs to no project: services may use it too (see `require_operator`)."""
+
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 def key_fits_route(connection: Connection, handler: BaseRouteHandler) -> None:
     """A guard: client keys have no business here, service credentials only where a route says so."""
-    kind = principal_of(connection).kind
-    if handler.opt.get("principal") == "service":
+    kind, meant_for = principal_of(connection).kind, handler.opt.get("principal")
+    if meant_for == "service":
         if kind != "service":
             raise forbidden("Only the platform's own services may do this.")
     elif kind == "client":
         raise forbidden("A client key may only start and poll sessions. Use an org key (vth_…) here.")
-    elif kind == "service":
+    elif kind == "service" and meant_for != "operator":
         raise forbidden("Service credentials may only report session errors.")
 
 
@@ -56,6 +59,16 @@ def require_org_wide(principal: Principal) -> str:
     if principal.project_id is not None:
         raise forbidden("This key is bound to one project; use an org-wide key for this.")
     return org_of(principal)
+
+
+async def require_operator(plane: ControlPlane, principal: Principal) -> None:
+    """Whoever may see what belongs to no project: the platform's services, and the org that was there first.
+
+    Raises:
+        HttpProblem: 403.
+    """
+    if principal.kind != "service" and require_org_wide(principal) != await plane.store.ensure_default_org():
+        raise forbidden("Only the organization that runs this platform may do this.")
 
 
 async def find_project(plane: ControlPlane, principal: Principal, project_id: str) -> Project:

@@ -23,6 +23,7 @@ from voicethere.core.bundle import InvalidBundle, read_bundle
 from voicethere.core.ports import BundleReport
 from voicethere.roles.control.access import require_id, require_printable
 from voicethere.roles.control.plane import ControlPlane
+from voicethere.roles.control.rollback import build_before
 from voicethere.wire.control_plane import (
     ActiveBuild,
     Build,
@@ -132,7 +133,8 @@ class BuildRoutes(Controller):
         plane: NamedDependency[ControlPlane],
         data: JSONBody[PromoteBuild | None] = None,
     ) -> ActiveBuild:
-        """Without a `build_id`: the newest valid build that is older than the active one."""
+        """Without a `build_id`: the build that was in service before the active one; where no other was ever
+        deployed, the newest valid build that is older. Sessions see it after the next deploy."""
         build_id = UNSET if data is None else data.build_id
         if build_id is UNSET:
             build = await _valid_before_active(plane, project)
@@ -169,12 +171,14 @@ async def _newest_valid(plane: ControlPlane, project: Project) -> Build:
 async def _valid_before_active(plane: ControlPlane, project: Project) -> Build:
     if project.active_build_id is None:
         raise conflict("The project has no active build to roll back from: promote one first.")
-    older = False
-    for build in await plane.store.list_builds(project.id):
-        if older and build.validation_status is ValidationStatus.VALID:
-            return build
-        older = older or build.id == project.active_build_id
-    raise conflict("There is no valid build before the active one: name a `build_id`.")
+    build = build_before(
+        project.active_build_id,
+        served=await plane.store.served_builds(project.id),
+        builds=await plane.store.list_builds(project.id),
+    )
+    if build is None:
+        raise conflict("No other valid build was in service before the active one: name a `build_id`.")
+    return build
 
 
 def _message(given: str | None) -> str | None:

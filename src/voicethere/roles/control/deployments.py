@@ -11,6 +11,7 @@ from msgspec import UNSET
 from voicethere.adapters.bundles import BundleDamaged
 from voicethere.adapters.http.auth import Principal
 from voicethere.adapters.http.errors import HttpProblem, conflict, error_responses, not_found
+from voicethere.core.ports import BundlesUnavailable
 from voicethere.roles.control.access import find_project, org_of, require_id
 from voicethere.roles.control.builds import usable_build
 from voicethere.roles.control.plane import ControlPlane
@@ -19,6 +20,7 @@ from voicethere.wire.control_plane import (
     CreateDeployment,
     Deployment,
     DeploymentStatus,
+    DeployMode,
     Project,
 )
 from voicethere.wire.http import HttpErrorCode
@@ -38,8 +40,10 @@ class DeploymentRoutes(Controller):
         plane: NamedDependency[ControlPlane],
         principal: NamedDependency[Principal],
     ) -> Deployment:
-        """Without a `build_id`: the active build. New sessions run with what is deployed; sessions that run
-        already keep what they started with, in either mode."""
+        """Without a `build_id`: the active build. New sessions run with what is deployed from now on.
+
+        Sessions that run already go on to their own end in the mode `drain`, and the job is completed at
+        once; in the mode `force` they are ended in order, and the job is `active` until none is left."""
         project = await find_project(plane, principal, data.project_id)
         if data.build_id is not UNSET:
             build = await usable_build(plane, project, data.build_id)
@@ -81,13 +85,14 @@ class DeploymentRoutes(Controller):
 
 
 async def _carry_out(plane: ControlPlane, project: Project, build: Build, job: Deployment) -> Deployment:
-    """The job never stays queued: whatever fails, it ends as failed and says so."""
+    """The job does not stay queued: whatever fails, it ends as failed and says so."""
     try:
         await plane.bundles.get(build.checksum_sha256)
         agent = await _freeze(plane, project, build)
-        return await plane.store.finish_deployment(
-            job.id, status=DeploymentStatus.COMPLETED, error=None, agent=agent
-        )
+        # Whoever coordinates the sessions completes a forced one, once no older session is left.
+        forced = job.mode is DeployMode.FORCE
+        status = DeploymentStatus.ACTIVE if forced else DeploymentStatus.COMPLETED
+        return await plane.store.finish_deployment(job.id, status=status, error=None, agent=agent)
     except (KeyError, BundleDamaged) as error:
         _log.error("bundle_lost", build_id=build.id, checksum=build.checksum_sha256, problem=str(error))
         return await plane.store.finish_deployment(
@@ -96,6 +101,14 @@ async def _carry_out(plane: ControlPlane, project: Project, build: Build, job: D
             error="The stored bundle of this build is gone or damaged: upload it again.",
             agent=None,
         )
+    except BundlesUnavailable:
+        await plane.store.finish_deployment(
+            job.id,
+            status=DeploymentStatus.FAILED,
+            error="The store of bundles is away for the moment: deploy again.",
+            agent=None,
+        )
+        raise
     except Exception:
         await plane.store.finish_deployment(
             job.id,

@@ -10,10 +10,11 @@ from voicethere.adapters.http.app import build_app
 from voicethere.adapters.http.auth import BearerAuth
 from voicethere.adapters.http.cors import CorsPolicy
 from voicethere.adapters.store.store import StoreUnavailable
-from voicethere.core.ports import QueueUnavailable, SandboxUnavailable
+from voicethere.core.ports import BundlesUnavailable, QueueUnavailable, SandboxUnavailable
 from voicethere.roles.control.access import key_fits_route, visible_project
 from voicethere.roles.control.api_keys import ApiKeyRoutes
 from voicethere.roles.control.builds import BuildRoutes
+from voicethere.roles.control.dead_letters import DeadLetterRoutes
 from voicethere.roles.control.deployments import DeploymentRoutes
 from voicethere.roles.control.environment import EnvironmentRoutes
 from voicethere.roles.control.plane import ControlPlane
@@ -23,7 +24,12 @@ from voicethere.roles.control.sessions import SessionRoutes
 from voicethere.roles.control.settings import SettingsRoutes
 
 BASE_PATH = "/api/v1"
-UNAVAILABLE: tuple[type[Exception], ...] = (StoreUnavailable, QueueUnavailable, SandboxUnavailable)
+UNAVAILABLE: tuple[type[Exception], ...] = (
+    StoreUnavailable,
+    QueueUnavailable,
+    BundlesUnavailable,
+    SandboxUnavailable,
+)
 """What means "try again" (503) when a route raises it; for `build_app(unavailable=…)`."""
 
 
@@ -40,6 +46,7 @@ def control_router(plane: ControlPlane, auth: BearerAuth) -> Router:
             BuildRoutes,
             DeploymentRoutes,
             SessionErrorRoutes,
+            DeadLetterRoutes,
             SessionRoutes,
             SettingsRoutes,
             EnvironmentRoutes,

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 
 from voicethere.adapters.http.errors import HttpProblem, invalid
+from voicethere.roles.control.origins import all_as_sent
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
 
@@ -42,6 +43,11 @@ def changed(settings: Settings, key: str, value: Any, *, tops: Mapping[str, int]
         raise problem
     if isinstance(converted, str):
         _require_speakable(key, converted)
+    if isinstance(converted, list):
+        try:
+            converted = all_as_sent(converted)
+        except ValueError as error:
+            raise invalid(f"`{key}`: {error}.") from error
     return msgspec.structs.replace(settings, **{key: converted})
 
 
@@ -55,6 +61,9 @@ def _range(kind: Any, top: int | None) -> str:
         return f"a string of at most {kind.max_length} characters"
     if isinstance(kind, msgspec.inspect.EnumType):
         return "one of " + ", ".join(f'"{member.value}"' for member in kind.cls)
+    if isinstance(kind, msgspec.inspect.ListType):
+        most = kind.max_length
+        return f'a list of at most {most} origins such as "https://shop.example", empty for every page'
     return "another value"
 
 

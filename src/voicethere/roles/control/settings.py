@@ -1,4 +1,8 @@
-"""Routes: the two groups of settings. Both take effect with the next deploy."""
+"""Routes: the two groups of settings.
+
+What a session runs with takes effect with the next deploy; how the project is kept and who may use it
+(retention, origins, the monthly limit), at once.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +55,8 @@ class SettingsRoutes(Controller):
         project: NamedDependency[Project],
         plane: NamedDependency[ControlPlane],
     ) -> SettingsView:
-        """Takes effect with the next deploy. A 422 names the key, its type and its range."""
+        """`retention_days`, `retention_errors`, `allowed_origins` and `monthly_session_limit` take effect at
+        once, the others with the next deploy. A 422 names the key, its type and its range."""
         after = changed(await plane.store.get_project_settings(project.id), data.key, data.value)
         await plane.store.put_project_settings(project.id, after)
         return _view(project, after)
