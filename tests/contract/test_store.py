@@ -376,6 +376,23 @@ async def test_an_active_deployment_that_took_effect_completes_by_itself(
     assert await store.deployed_agent(project.id) is None
 
 
+async def test_the_builds_that_were_in_service_are_told_newest_first(store: Store, project: Project) -> None:
+    for build_id, status in (
+        ("b1", DeploymentStatus.COMPLETED),
+        ("b2", DeploymentStatus.FAILED),
+        ("b3", DeploymentStatus.ACTIVE),
+        ("b1", DeploymentStatus.COMPLETED),
+        ("b4", DeploymentStatus.QUEUED),
+    ):
+        job = await store.create_deployment(project_id=project.id, build_id=build_id, mode=DeployMode.DRAIN)
+        agent = None if status is DeploymentStatus.FAILED else an_agent(project, build_id)
+        if status is not DeploymentStatus.QUEUED:
+            await store.finish_deployment(job.id, status=status, error=None, agent=agent)
+    await store.undeploy_as_job(project.id)
+    assert await store.served_builds(project.id) == ["b1", "b3", "b1"]
+    assert await store.served_builds(project.id, limit=1) == ["b1"]
+
+
 async def test_agents_that_want_a_warm_child_are_found_newest_first(
     store: Store, org: str, clock: ManualClock
 ) -> None:
@@ -809,6 +826,23 @@ async def test_suppressed_errors_are_counted_once(
         "a count of suppressed errors is from 1 to 9007199254740992",
         "there is no project 'nope' (it may be deleted)",
     ]
+
+
+async def test_a_letter_that_is_set_aside_may_be_buried_anew_beside_it(store: Store) -> None:
+    """So that whoever replays it can delete it afterwards, and not what failed again meanwhile."""
+    await store.commit_batch([], [(b"junk", "first time")])
+    (letter,) = await store.dead_letters()
+    assert not await store.delete_dead_letter(letter.number, only_set_aside=True)
+    assert await store.set_dead_letter_aside(letter.number)
+    assert await store.set_dead_letter_aside(letter.number)
+    assert not await store.set_dead_letter_aside(letter.number + 1)
+    kept = await store.get_dead_letter(letter.number)
+    assert kept is not None
+    assert (kept.data, kept.problem) == (b"junk", "first time")
+    assert (await store.commit_batch([], [(b"junk", "second time")])).dead == 1
+    assert await store.delete_dead_letter(letter.number, only_set_aside=True)
+    (again,) = await store.dead_letters()
+    assert (again.data, again.problem) == (b"junk", "second time")
 
 
 async def test_dead_letters_are_numbered_and_can_be_taken_out(store: Store) -> None:
