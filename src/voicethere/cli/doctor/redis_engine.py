@@ -70,7 +70,7 @@ def judge_durability(settings: RedisSettings) -> Finding:
             return ok("appendonly yes, appendfsync always: what is accepted survives the machine")
         case "everysec":
             return warning(
-                "appendfsync everysec: a process that is killed loses nothing, but when the machine dies, "
+                "appendfsync everysec: when the machine dies (or only the process, while its disk is slow), "
                 "what was accepted in the last second (two at most) is lost",
                 todo,
             )
