@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -22,6 +23,10 @@ START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 
 _HOST = "127.0.0.1"
+# Below the range from which the kernel takes ports of outgoing connections: while the server is down, a
+# client that tries again and again would otherwise, sooner or later, be connected to itself.
+_PORTS = range(15_000, 32_000)
+_PORT_ATTEMPTS = 20
 
 
 class PostgresMissing(Exception):
@@ -85,14 +90,13 @@ class PostgresServer:
     def _popen(self, options: Sequence[str]) -> subprocess.Popen[bytes]:
         with (self._directory / "log").open("ab") as log:
             return subprocess.Popen(
-                [self._programs / "postgres", "-D", self._directory / "data", *options],
+                [*_prefix(), self._programs / "postgres", "-D", self._directory / "data", *options],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=self._directory,
-                # A group of its own: Ctrl-C in a terminal is for the tests, which stop it in order.
+                # A group of its own: Ctrl-C in a terminal is for the tests, which end it.
                 start_new_session=True,
-                user=_user(),
             )
 
     async def stop(self) -> None:
@@ -187,8 +191,7 @@ async def postgres_server(
         await server.start()
         yield server
     finally:
-        server.resume()
-        await server.stop()
+        await server.kill()  # in order it would first write down everything that is deleted next
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -223,6 +226,19 @@ def _programs() -> Path:
     return found[-1].parent
 
 
+def _prefix() -> list[str]:
+    """Where it is there (util-linux), the kernel ends the server with whoever started it.
+
+    That program also changes the user: a process that did so before would forget whom to end with.
+    """
+    setpriv = shutil.which("setpriv")
+    user = _user()
+    if setpriv is None:
+        return [] if user is None else ["runuser", "-u", user, "--"]
+    become = [] if user is None else ["--reuid", user, "--regid", user, "--init-groups"]
+    return [setpriv, *become, "--pdeathsig", "INT", "--"]
+
+
 def _user() -> str | None:
     """PostgreSQL refuses to run as root: then it runs as the user that its package made."""
     if os.geteuid() != 0:
@@ -237,10 +253,18 @@ def _user() -> str | None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        port: int = probe.getsockname()[1]
+    # Of the system's own chance: several test processes may be started from one seed.
+    chance = random.SystemRandom()
+    for _ in range(_PORT_ATTEMPTS):
+        port = chance.choice(_PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((_HOST, port))
+            except OSError:
+                continue
         return port
+    raise PostgresMissing(f"no free port among {_PORTS.start} to {_PORTS.stop - 1}")
 
 
 def _family(pid: int) -> list[int]:

@@ -40,10 +40,8 @@ class Text(TypeDecorator[str]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Bytewise on SQLite by default."""
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.TEXT(collation="C"))
-        return dialect.type_descriptor(AnyText())
+        """Bytewise is what SQLite does by itself."""
+        return AnyText(collation="C") if dialect.name == "postgresql" else AnyText()
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Every text on its way into the database."""

@@ -25,6 +25,7 @@ from voicethere.wire.settings import ProjectSettings
 
 DAY_MS = 24 * 3600 * 1000
 _STRIDE = 50_000
+_FOREVER_MS = 2**62
 
 Work = Callable[..., int]
 Position = tuple[int, str]
@@ -74,6 +75,13 @@ async def apply_retention(
         deleted_dead_letters=letters,
         more=max([*errors, *ended, *counted, letters]) >= batch,
     )
+
+
+async def empty_project(database: Database, project_id: str, *, batch: int = 5000) -> None:
+    """Delete a project's errors and sessions, in short transactions: what is left goes in a moment."""
+    for work in (delete_errors_before, delete_suppressions_before, delete_all_sessions_before):
+        while await database.write(lambda c: work(c, project_id, _FOREVER_MS, batch)) >= batch:  # noqa: B023
+            pass
 
 
 async def _last_to_keep(database: Database, rule: ProjectRule) -> Position | None:
@@ -170,6 +178,19 @@ def delete_sessions_before(connection: Connection, project_id: str, before_ms: i
             sessions.c.created_at_ms < before_ms,  # follows from the next one, and the index knows it
             sessions.c.ended_at_ms < before_ms,
         )
+        .order_by(sessions.c.created_at_ms, sessions.c.number),
+        limit,
+    )
+
+
+def delete_all_sessions_before(connection: Connection, project_id: str, before_ms: int, limit: int) -> int:
+    """Sessions that were made before this moment, over or not; how many were deleted."""
+    return _delete_oldest(
+        connection,
+        sessions,
+        sessions.c.number,
+        select(sessions.c.number)
+        .where(sessions.c.project_id == project_id, sessions.c.created_at_ms < before_ms)
         .order_by(sessions.c.created_at_ms, sessions.c.number),
         limit,
     )

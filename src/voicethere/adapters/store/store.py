@@ -165,7 +165,11 @@ class Store:
         return await self._database.read(lambda c: projects.get_project(c, project_id, org_id=org_id))
 
     async def delete_project(self, project_id: str, *, org_id: str) -> bool:
-        """With its builds, deployments, sessions, errors and keys."""
+        """With its builds, deployments, sessions, errors and keys; where it breaks off, some errors and
+        sessions are gone and the project is still there."""
+        if await self.get_project(project_id, org_id=org_id) is None:
+            return False
+        await retention.empty_project(self._database, project_id)
         return await self._database.write(lambda c: projects.delete_project(c, project_id, org_id=org_id))
 
     # -- settings, environment, secrets
