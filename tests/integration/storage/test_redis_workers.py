@@ -80,7 +80,7 @@ async def test_two_workers_that_are_killed_again_and_again_lose_and_double_nothi
     async with redis_server() as redis:
         queue = RedisErrorQueue(redis.url)
         producing = asyncio.create_task(produce(queue))
-        await asyncio.gather(*(work_and_be_killed(redis.url, 4) for _ in range(2)))
+        await asyncio.gather(*(work_and_be_killed(redis.url, 3) for _ in range(2)))
         done.set()
         await producing
         start("work_from_redis", redis.url, url, 100, 0.2)
