@@ -51,6 +51,11 @@ class Distributed:
         return self._at(self.sessions[0])
 
     @property
+    def service(self) -> Role:
+        """The process of that session service."""
+        return self.sessions[0]
+
+    @property
     def session_services(self) -> list[RunningPlatform]:
         """All of them, for clients."""
         return [self._at(role) for role in self.sessions]

@@ -29,6 +29,11 @@ class RolesApart(msgspec.Struct, frozen=True):
         """For clients."""
         return self._at(self.sessions)
 
+    @property
+    def service(self) -> Role:
+        """The session service's process."""
+        return self.sessions
+
     def _at(self, role: Role) -> RunningPlatform:
         return RunningPlatform(
             base_url=role.said["base_url"],

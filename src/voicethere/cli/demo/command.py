@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import resources
 from pathlib import Path
 
@@ -28,7 +29,11 @@ from voicethere.cli.demo.scenarios import (
     text_turn_raises,
 )
 from voicethere.cli.ears import DidNotHappen
-from voicethere.testing.platform_process import Operator, PlatformFailed, fresh_platform
+from voicethere.testing.distributed import distributed_platform
+from voicethere.testing.platform_process import Operator, PlatformFailed, RunningPlatform, fresh_platform
+from voicethere.testing.postgres_server import PostgresMissing
+from voicethere.testing.redis_server import RedisNotStarted
+from voicethere.testing.role_process import RoleFailed
 
 _SVG_WIDTH = 118
 # Without the web font of rich's own format: a picture in a repository loads nothing from elsewhere.
@@ -49,14 +54,21 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     "--svg", type=click.Path(path_type=Path, dir_okay=False), help="Keep a picture of what is shown."
 )
 @click.option("--seed", type=int, default=None, help="Draw the phrase of the healthy turn with this seed.")
-def demo(as_json: bool, svg: Path | None, seed: int | None) -> None:
+@click.option(
+    "--engines",
+    type=click.Choice(["embedded", "distributed"]),
+    default="embedded",
+    show_default=True,
+    help="Files of this machine, or a Redis and a PostgreSQL started for this, with every role apart.",
+)
+def demo(as_json: bool, svg: Path | None, seed: int | None, engines: str) -> None:
     """Four real sessions on a fresh platform, three of which fail out loud.
 
     Real speech over real WebRTC to an agent in a real sandbox. Exit status 1 when anything did not happen.
     """
     console = Console(stderr=as_json, record=svg is not None, width=_SVG_WIDTH if svg is not None else None)
     phrase = random.Random(seed).choice(PHRASES)  # noqa: S311 - a phrase to say
-    result = asyncio.run(_run(console, phrase))
+    result = asyncio.run(_run(console, phrase, engines))
     if not as_json and result.scenarios:
         show(console, result.scenarios)
     for problem in result.problems:
@@ -74,7 +86,21 @@ def demo(as_json: bool, svg: Path | None, seed: int | None) -> None:
         sys.exit(1)
 
 
-async def _run(console: Console, phrase: str) -> DemoResult:
+@contextlib.asynccontextmanager
+async def _platform(engines: str) -> AsyncIterator[tuple[RunningPlatform, RunningPlatform]]:
+    """A fresh one: where clients go, and where the operator goes."""
+    if engines == "embedded":
+        async with fresh_platform() as platform:
+            yield platform, platform
+        return
+    try:
+        async with distributed_platform() as roles:
+            yield roles.session_service, roles.control_plane
+    except (PostgresMissing, RedisNotStarted, RoleFailed) as problem:
+        raise PlatformFailed(str(problem)) from problem
+
+
+async def _run(console: Console, phrase: str, engines: str) -> DemoResult:
     from voicethere.adapters.speech.espeak import EspeakSynthesizer
 
     results: list[ScenarioResult] = []
@@ -93,7 +119,7 @@ async def _run(console: Console, phrase: str) -> DemoResult:
     console.print("Starting a platform of its own …")
     voice = EspeakSynthesizer()
     try:
-        async with fresh_platform() as platform, Operator(platform) as operator:
+        async with _platform(engines) as (platform, control), Operator(control) as operator:
             progress(f"it serves at {platform.base_url}")
             settings = {"error_message": ERROR_MESSAGE}
             bundle = resources.files("voicethere.cli.demo").joinpath("demo_agent.py").read_bytes()

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from voicethere.adapters.speech.espeak import EspeakSynthesizer
 from voicethere.cli.faults.expected import Expected
-from voicethere.cli.faults.matrix import Case, Matrix, chosen
+from voicethere.cli.faults.matrix import Case, Engines, Matrix, chosen
 
 _PIPED_WIDTH = 160
 
@@ -27,11 +27,18 @@ _PIPED_WIDTH = 160
 @click.option(
     "--repeat", type=click.IntRange(1, 1000), default=1, show_default=True, help="Each this many times."
 )
+@click.option(
+    "--engines",
+    type=click.Choice(["embedded", "distributed"]),
+    default="embedded",
+    show_default=True,
+    help="Files of this machine, or a Redis and a PostgreSQL started for this, with every role apart.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object on stdout.")
 @click.option(
     "--report", type=click.Path(path_type=Path, dir_okay=False), help="Write the table as Markdown."
 )
-def faults(names: tuple[str, ...], repeat: int, as_json: bool, report: Path | None) -> None:
+def faults(names: tuple[str, ...], repeat: int, engines: Engines, as_json: bool, report: Path | None) -> None:
     """Inject every fault (or the named ones) into real sessions, and show who was told what.
 
     The client, the caller, the store and the command line are all looked at, and compared with a reviewed
@@ -53,7 +60,7 @@ def faults(names: tuple[str, ...], repeat: int, as_json: bool, report: Path | No
         sign = "[green]✓[/]" if not wrong else "[red]✗[/]"
         console.print(f"{sign} {done}/{total} {name} ({mode})" + escape("".join(f"\n    {w}" for w in wrong)))
 
-    cases = asyncio.run(_run(cells, repeat, progress))
+    cases = asyncio.run(_run(cells, repeat, engines, progress))
     explained = sum(case.explained for case in cases)
     if as_json:
         body = {"ok": explained == len(cases), "explained": explained, "of": len(cases), "cases": cases}
@@ -68,11 +75,14 @@ def faults(names: tuple[str, ...], repeat: int, as_json: bool, report: Path | No
 
 
 async def _run(
-    cells: list[tuple[str, str, Expected]], repeat: int, progress: Callable[[str, str, list[str]], None]
+    cells: list[tuple[str, str, Expected]],
+    repeat: int,
+    engines: Engines,
+    progress: Callable[[str, str, list[str]], None],
 ) -> list[Case]:
     voice = EspeakSynthesizer()
     try:
-        return await Matrix(voice=voice, repeat=repeat, progress=progress).run(cells)
+        return await Matrix(voice=voice, repeat=repeat, engines=engines, progress=progress).run(cells)
     finally:
         await voice.aclose()
 

@@ -24,6 +24,7 @@ from voicethere.client import (
     start_session,
 )
 from voicethere.core.ports import Synthesizer
+from voicethere.testing.distributed import Distributed
 from voicethere.testing.platform_process import Deployed, Operator, PlatformFailed, RunningPlatform
 from voicethere.testing.roles_apart import RolesApart
 
@@ -51,7 +52,7 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
     deployed: Mapping[str, Deployed]
     voice: Synthesizer
     control_url: str
-    roles: RolesApart | None = None
+    roles: RolesApart | Distributed | None = None
 
     @classmethod
     async def set_up(
@@ -59,7 +60,7 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
         platform: RunningPlatform,
         operator: Operator,
         voice: Synthesizer,
-        roles: RolesApart | None = None,
+        roles: RolesApart | Distributed | None = None,
     ) -> Lab:
         """Deploy the faulty agent in every way that is needed; `roles` where they run apart."""
         bundle = resources.files("voicethere.cli.faults").joinpath("faulty_agent.py").read_bytes()

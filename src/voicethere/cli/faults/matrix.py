@@ -21,6 +21,7 @@ from voicethere.cli.faults.expected import Expected, expectations
 from voicethere.cli.faults.lab import RUNNER_SETTINGS, Bystander, Lab, Trial
 from voicethere.cli.faults.observed import Observed, differences
 from voicethere.core.ports import Synthesizer
+from voicethere.testing.distributed import Distributed, distributed_platform
 from voicethere.testing.platform_process import Operator, PlatformFailed, fresh_platform
 from voicethere.testing.roles_apart import RolesApart, roles_apart
 
@@ -30,6 +31,7 @@ PLATFORMS_AT_ONCE = 2
 
 HOGS = ("loop_in_coroutine", "loop_in_plain_code", "flood_of_messages", "gigabyte_logged", "out_of_memory")
 
+Engines = Literal["embedded", "distributed"]
 Inject = Callable[[Trial], Awaitable[None]]
 Cell = tuple[str, str, Expected]
 """`(fault, mode, what it must give)`."""
@@ -108,11 +110,20 @@ def chosen(names: Sequence[str]) -> list[Cell]:
 
 
 class Matrix:
-    """Runs the chosen cells, `repeat` times each; `progress` is told of every session that is done."""
+    """Runs the chosen cells, `repeat` times each; `progress` is told of every session that is done.
+
+    On `distributed` engines every platform is Redis, PostgreSQL and all roles as processes of their own.
+    """
 
     def __init__(
-        self, *, voice: Synthesizer, repeat: int = 1, progress: Callable[[str, str, list[str]], None]
+        self,
+        *,
+        voice: Synthesizer,
+        repeat: int = 1,
+        engines: Engines = "embedded",
+        progress: Callable[[str, str, list[str]], None],
     ) -> None:
+        self._engines = engines
         self._voice = voice
         self._repeat = repeat
         self._progress = progress
@@ -173,8 +184,18 @@ class Matrix:
         """A laboratory on a platform of that kind, and a bystander where there is a runner to host one."""
         async with contextlib.AsyncExitStack() as stack:
             settings = [f"{name}={value}" for name, value in RUNNER_SETTINGS.items()]
-            roles: RolesApart | None = None
-            if platform in ("shared", "alone"):
+            roles: RolesApart | Distributed | None = None
+            if self._engines == "distributed":
+                # One runner where something is done to the runner of the session: then it is that one.
+                runners = {"shared": 2, "without runner": 0}.get(platform, 1)
+                roles = await stack.enter_async_context(
+                    distributed_platform(
+                        runners=runners,
+                        settings={"capacity": 256, "runner_settings": RUNNER_SETTINGS},
+                    )
+                )
+                running, control = roles.session_service, roles.control_plane
+            elif platform in ("shared", "alone"):
                 options = [f"--runner-set={setting}" for setting in settings]
                 running = await stack.enter_async_context(fresh_platform([*options, "--capacity=256"]))
                 control = running

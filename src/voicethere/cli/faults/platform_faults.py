@@ -17,6 +17,9 @@ import psutil
 from voicethere.cli.ears import DidNotHappen
 from voicethere.cli.faults.lab import Trial
 from voicethere.client import Session
+from voicethere.testing.distributed import Distributed
+from voicethere.testing.postgres_server import PostgresServer
+from voicethere.testing.redis_server import RedisServer
 
 FAILING_AGENT = "raise_in_data_message"
 _FULL_DISK_BYTES = 16 * 1024
@@ -43,26 +46,40 @@ async def _agent_fails(trial: Trial, session: Session) -> None:
 
 
 async def database_locked(trial: Trial) -> None:
-    """Another process holds the database for itself while the agent fails."""
+    """Another process holds the database for itself while the agent fails; a server hangs."""
+    roles = trial.lab.roles
     async with _talking(trial) as session:
-        with _locked(Path(trial.lab.platform.data_dir) / "voicethere.db"):
+        with (
+            _hanging(roles.postgres)
+            if isinstance(roles, Distributed)
+            else _locked(Path(trial.lab.platform.data_dir) / "voicethere.db")
+        ):
             await _agent_fails(trial, session)
 
 
 async def queue_locked(trial: Trial) -> None:
-    """Another process holds the queue's file for itself while the agent fails."""
+    """Another process holds the queue's file for itself while the agent fails; a server hangs."""
+    roles = trial.lab.roles
     async with _talking(trial) as session:
-        with _locked(Path(trial.lab.platform.data_dir) / "queue.db"):
+        with (
+            _hanging(roles.redis)
+            if isinstance(roles, Distributed)
+            else _locked(Path(trial.lab.platform.data_dir) / "queue.db")
+        ):
             await _agent_fails(trial, session)
 
 
 async def disk_full(trial: Trial) -> None:
     """No file of the platform's may grow any more while the agent fails."""
-    runner = psutil.Process(trial.lab.platform.runner_pid)
-    parent = runner.parent()
-    assert parent is not None
+    processes = [psutil.Process(trial.lab.platform.runner_pid)]
+    if trial.lab.roles is None:  # the runner's parent is then the platform, and not us
+        parent = processes[0].parent()
+        assert parent is not None
+        processes.append(parent)
     async with _talking(trial) as session:
-        with _full_disk(runner), _full_disk(parent):
+        with contextlib.ExitStack() as full:
+            for process in processes:
+                full.enter_context(_full_disk(process))
             await _agent_fails(trial, session)
 
 
@@ -78,10 +95,9 @@ async def service_restarted(trial: Trial) -> None:
     """The session service is killed and started again in the middle of a session; then the agent fails."""
     roles = trial.lab.roles
     assert roles is not None
-    port = roles.session_service.base_url.rpartition(":")[2]
     async with _talking(trial) as session:
-        await roles.sessions.end(signal.SIGKILL)
-        await roles.sessions.start(f"--port={port}")
+        await roles.service.end(signal.SIGKILL)
+        await roles.service.start()
         await trial.shows_life(session)
         await _agent_fails(trial, session)
 
@@ -90,6 +106,16 @@ async def no_runner(trial: Trial) -> None:
     """A session service to which no runner is linked."""
     trial.mark()
     await trial.start()
+
+
+@contextlib.contextmanager
+def _hanging(server: PostgresServer | RedisServer) -> Iterator[None]:
+    """The server takes connections and answers nothing."""
+    server.pause()
+    try:
+        yield
+    finally:
+        server.resume()
 
 
 @contextlib.contextmanager
