@@ -557,6 +557,15 @@ async def test_who_waits_and_is_seen_no_more_expires(
     assert list(await store.queued_sessions()) == [queued]
 
 
+async def test_sessions_that_are_not_over_are_counted_by_status(store: Store, project: Project) -> None:
+    assert await store.open_sessions_by_status() == {}
+    await make_sessions(store, project, "a", "b", "c", "d")
+    await store.update_session("a", status=ProvisioningStatus.READY)
+    await store.update_session("b", status=ProvisioningStatus.READY)
+    await store.commit_batch([ended("b", project.id)], [])
+    assert await store.open_sessions_by_status() == {"queued": 2, "ready": 1}
+
+
 async def test_the_first_time_that_a_client_joins_is_kept(
     store: Store, session: str, clock: ManualClock
 ) -> None:

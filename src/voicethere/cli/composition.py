@@ -102,6 +102,7 @@ async def run_sessions(
     running.stack.push_async_callback(service.aclose)
     if process.metrics is not None:
         ops_metrics.measure_service(process.metrics, service)
+        ops_metrics.measure_sessions(process.metrics, store.open_sessions_by_status)
     await running.role("session service", service.run())
     process.readiness.missing = "no session service coordinates yet"
     await service.ready()

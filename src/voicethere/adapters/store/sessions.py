@@ -227,6 +227,16 @@ def count_sessions(connection: Connection, project_id: str, *, since_ms: int) ->
     return connection.execute(query).scalar_one()
 
 
+def open_sessions_by_status(connection: Connection) -> dict[str, int]:
+    """How many sessions that have not ended there are, by status."""
+    query = (
+        select(sessions.c.status, func.count())
+        .where(sessions.c.ended_at_ms.is_(None))
+        .group_by(sessions.c.status)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
 def get_session_row(connection: Connection, project_id: str, session_id: str) -> SessionRow | None:
     """The session as the control plane shows it, where it is the project's."""
     query = select(sessions).where(sessions.c.id == session_id, sessions.c.project_id == project_id)

@@ -397,6 +397,10 @@ class Store:
         since_ms = columns.to_ms(since)
         return await self._database.read(lambda c: sessions.count_sessions(c, project_id, since_ms=since_ms))
 
+    async def open_sessions_by_status(self) -> dict[str, int]:
+        """How many sessions that have not ended there are, by status; for those who watch."""
+        return await self._database.read(sessions.open_sessions_by_status)
+
     async def get_session_row(self, project_id: str, session_id: str) -> SessionRow | None:
         return await self._database.read(lambda c: sessions.get_session_row(c, project_id, session_id))
 

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import SplitResult, urlsplit
 
+from voicethere.adapters.bundles import open_bundle_store
 from voicethere.cli.configuration.settings import Configuration
 from voicethere.roles.runner.settings import InvalidSetting, RunnerSettings, changed
 
@@ -56,6 +57,7 @@ def _engines(configuration: Configuration, role: str | None) -> Iterator[Problem
                 "database_url",
                 "names no database; it must be like postgresql://USER:PASSWORD@HOST/NAME",
             )
+            return
         if parts.scheme == "sqlite" and not parts.path.strip("/"):
             yield "database_url", "names no file; it must be like sqlite:////var/lib/voicethere/voicethere.db"
     if redis is not None:
@@ -78,14 +80,13 @@ def _engines(configuration: Configuration, role: str | None) -> Iterator[Problem
             "database_url out",
         )
     if configuration.bundles_url is not None:
-        scheme = (
-            configuration.bundles_url.partition("://")[0] if "://" in configuration.bundles_url else "file"
-        )
-        if scheme not in ("file", "s3"):
-            yield (
-                "bundles_url",
-                "no place for bundles; it must be a folder, file:///FOLDER or s3://BUCKET/PREFIX",
-            )
+        if _split(configuration.bundles_url) is None:
+            yield "bundles_url", "no place for bundles; it must be a folder, or like s3://BUCKET/PREFIX"
+            return
+        try:
+            open_bundle_store(configuration.bundles_url)
+        except ValueError as problem:
+            yield "bundles_url", str(problem)
 
 
 def _addresses(configuration: Configuration) -> Iterator[Problem]:

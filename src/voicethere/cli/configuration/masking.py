@@ -12,7 +12,7 @@ from voicethere.cli.configuration.settings import described
 
 MASK = "***"
 # Up to the last @: a password may hold any character that somebody forgot to quote.
-_USER_PART = re.compile(r"(://)[^\s]*@")
+_USER_PART = re.compile(r"(://).*@")
 _SECRET_PARAMETER = re.compile(r"([?&][^=&#\s]*(?:pass|secret|token|key)[^=&#\s]*=)[^&#\s]*", re.IGNORECASE)
 
 
