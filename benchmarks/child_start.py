@@ -10,12 +10,16 @@ proportional set size (PSS), the mean over children that live at the same time: 
 among them, so a child costs less the more there are. The default of 32 is what two cores carry of speaking
 sessions; `--alive` takes any other number. The aims: 8 times
 faster; a third (light) and a fifth (with numpy) of the memory.
+
+Then, by turns, how long a session waits for its agent (from the request to `agent_loaded`, bundle and
+`on_agent_start` included) where a child is started for it, and where a warm one is ready.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import platform
@@ -31,10 +35,20 @@ from typing import Any
 
 import msgspec
 
+from voicethere.adapters.bundles import DirectoryBundleStore
 from voicethere.adapters.sandbox import ZygoteSandbox, protocol
 from voicethere.adapters.sandbox.confinement import Wall
 from voicethere.adapters.sandbox.limits import Limits
+from voicethere.core.clock import SystemClock
 from voicethere.core.ports import ChildSpec, SandboxLimits
+from voicethere.roles.runner.agent_events import AgentEvent, ChildGone
+from voicethere.roles.runner.agent_supply import AgentSupply
+from voicethere.roles.runner.session_environment import environment_of
+from voicethere.roles.runner.unpacked import UnpackedBundles
+from voicethere.wire import ipc
+from voicethere.wire.relay import DeployedAgent
+from voicethere.wire.session_api import Mode
+from voicethere.wire.settings import SessionSettings
 
 AIM_FASTER = 8.0
 MODULES = {
@@ -42,6 +56,12 @@ MODULES = {
     "numpy": ["asyncio", "msgspec", "voicethere.agent.child", "numpy"],
 }
 AIM_MEMORY = {"light": 1 / 3, "numpy": 1 / 5}
+
+AGENT = """
+from voicethere.agent import define_agent
+define_agent(on_session_end=lambda ctx: None)
+"""
+BUNDLES = {"light": AGENT, "numpy": f"import numpy\n{AGENT}"}
 
 ENTRY = """
 import asyncio, importlib, socket
@@ -196,10 +216,90 @@ def measure_fresh(
     return summary(times[1:], memory)
 
 
+# ------------------------------------------------------------------ warm, and cold
+
+
+class Supply:
+    """A runner's supply of agents, with one deployed agent."""
+
+    def __init__(self, sandbox: ZygoteSandbox, folder: Path) -> None:
+        self._store = DirectoryBundleStore(folder / "bundles")
+        self._bundles = UnpackedBundles(self._store, folder / "unpacked")
+        self.agents = AgentSupply(
+            sandbox=sandbox, clock=SystemClock(), limits=SandboxLimits(), bundles=self._bundles
+        )
+
+    async def deploy(self, source: str) -> DeployedAgent:
+        data = source.encode()
+        checksum = hashlib.sha256(data).hexdigest()
+        await self._store.put(checksum, data)
+        return DeployedAgent(
+            project_id="p", build_id="b", bundle_checksum=checksum, mode=Mode.DATA, settings=SessionSettings()
+        )
+
+    async def seconds_to_agent(self, agent: DeployedAgent) -> float:
+        """From the request to the agent being loaded."""
+        outcome: asyncio.Future[AgentEvent] = asyncio.get_running_loop().create_future()
+
+        def on_event(event: AgentEvent) -> None:
+            if isinstance(event, ipc.AgentLoaded | ChildGone) and not outcome.done():
+                outcome.set_result(event)
+
+        begun = time.perf_counter()
+        started = self.agents.agent(
+            "s",
+            agent,
+            bundle_dir=await self._bundles.folder(agent.bundle_checksum),
+            environment=environment_of(agent, "s", None),
+            on_event=on_event,
+            redact=str,
+        )
+        await started.start()
+        event = await outcome
+        taken = time.perf_counter() - begun
+        assert isinstance(event, ipc.AgentLoaded), event
+        await started.stop(0)
+        return taken
+
+    async def warmed(self, agent: DeployedAgent) -> None:
+        warm = self.agents.warm
+        self.agents.keep_warm([agent])
+        async with asyncio.timeout(60):
+            while True:
+                if warm.waiting:
+                    return
+                await asyncio.sleep(0.005)
+
+
+async def measure_warm(folder: Path, scratch: Path, starts: int) -> dict[str, Any]:
+    sandbox = ZygoteSandbox(preload=["voicethere.agent.child"], scratch_root=scratch)
+    cases: dict[str, Any] = {}
+    try:
+        await sandbox.open()
+        supply = Supply(sandbox, folder)
+        for name, source in BUNDLES.items():
+            agent = await supply.deploy(source)
+            await supply.seconds_to_agent(agent)  # the bundle is unpacked
+            times: dict[str, list[float]] = {"cold": [], "warm": []}
+            for _ in range(starts):
+                times["cold"].append(await supply.seconds_to_agent(agent))
+                await supply.warmed(agent)
+                times["warm"].append(await supply.seconds_to_agent(agent))
+                supply.agents.keep_warm([])
+            cold, warm = (summary(times[way], None) for way in ("cold", "warm"))
+            assert supply.agents.warm.lost == 0
+            faster = statistics.median(times["cold"]) / statistics.median(times["warm"])
+            cases[name] = {"cold": cold, "warm": warm, "times_faster": round(faster, 1)}
+        await supply.agents.aclose()
+    finally:
+        await sandbox.aclose()
+    return cases
+
+
 # ------------------------------------------------------------------ the report
 
 
-def measure(zygote_starts: int, fresh_starts: int, alive_count: int) -> dict[str, Any]:
+def measure(zygote_starts: int, fresh_starts: int, warm_starts: int, alive_count: int) -> dict[str, Any]:
     cases: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="child-start-") as made:
         folder, scratch = Path(made, "entries"), Path(made, "scratch")
@@ -218,11 +318,13 @@ def measure(zygote_starts: int, fresh_starts: int, alive_count: int) -> dict[str
                 "share_of_memory": None if memory is None else round(memory, 3),
                 "walls": walls,
             }
+        warm = asyncio.run(measure_warm(Path(made), scratch, warm_starts))
     return {
         "machine": f"{os.cpu_count()} x {platform.machine()}, Linux {platform.release()}, "
         f"CPython {platform.python_version()}",
         "alive": alive_count,
         "cases": cases,
+        "warm": warm,
     }
 
 
@@ -252,6 +354,16 @@ def table(report: dict[str, Any]) -> str:
             memory = f"{share:.2f} of the memory (aim {aim:.2f}: {verdict(share <= aim)})"
         speed = f"{faster:.1f} times faster (aim {AIM_FASTER:.0f}: {verdict(faster >= AIM_FASTER)})"
         lines.append(f"{name}: {speed}; {memory}")
+    lines += ["", f"{'bundle':<8}{'its agent is':<20}{'starts':>7}{'ready p50':>12}{'ready p99':>12}"]
+    for name, case in report["warm"].items():
+        for way, label in (("cold", "started for it"), ("warm", "warm")):
+            row = case[way]
+            lines.append(
+                f"{name:<8}{label:<20}{row['starts']:>7}{row['ready_p50_ms']:>9.2f} ms"
+                f"{row['ready_p99_ms']:>9.2f} ms"
+            )
+    lines.append("")
+    lines += [f"{name}: {case['times_faster']:.1f} times faster" for name, case in report["warm"].items()]
     return "\n".join(lines)
 
 
@@ -262,9 +374,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--zygote-starts", type=int, default=100, metavar="N")
     parser.add_argument("--fresh-starts", type=int, default=20, metavar="N")
+    parser.add_argument("--warm-starts", type=int, default=40, metavar="N", help="of each kind of bundle")
     parser.add_argument("--alive", type=int, default=32, metavar="N", help="children alive for the memory")
     arguments = parser.parse_args()
-    report = measure(arguments.zygote_starts, arguments.fresh_starts, arguments.alive)
+    report = measure(arguments.zygote_starts, arguments.fresh_starts, arguments.warm_starts, arguments.alive)
     print(json.dumps(report, indent=2) if arguments.json else table(report))
 
 
