@@ -98,6 +98,8 @@ async def run_sessions(
             ice_servers=configuration.ice_servers,
         ),
         runner_silent=runner_silent,
+        on_job=None if process.metrics is None else ops_metrics.measure_jobs(process.metrics),
+        tracer=process.tracer,
     )
     running.stack.push_async_callback(service.aclose)
     if process.metrics is not None:

@@ -22,12 +22,14 @@ from voicethere.wire.relay import CapacityNow
 if TYPE_CHECKING:
     from voicethere.adapters.http.request_ids import SeenRequest
     from voicethere.roles.runner.gauges import RunnerGauges
+    from voicethere.roles.sessions.provisioning import JobDone
     from voicethere.roles.sessions.worker import WorkedBatch
 
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
 _LATENCY_SECONDS = (0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300)
 _BATCH_ITEMS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+_PROVISIONING_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120, 600, 3600)
 _LAG_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
@@ -170,6 +172,21 @@ def measure_service(metrics: Metrics, service: ServiceNumbers) -> None:
     metrics.gauge(
         "session_mean_seconds", "How long sessions last on average.", of_all("mean_session_seconds")
     )
+
+
+def measure_jobs(metrics: Metrics) -> Callable[[JobDone], None]:
+    """Returns what hears of each provisioning job that is done."""
+    seconds = metrics.histogram(
+        "provisioning_seconds",
+        "From a session's request to a runner, or to its failure; waiting included.",
+        labels=("outcome",),
+        buckets=_PROVISIONING_SECONDS,
+    )
+
+    def done(job: JobDone) -> None:
+        seconds.labels("ready" if job.failure is None else job.failure.value).observe(job.seconds)
+
+    return done
 
 
 def measure_sessions(metrics: Metrics, count: Callable[[], Awaitable[Mapping[str, int]]]) -> None:

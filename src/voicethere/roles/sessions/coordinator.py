@@ -13,12 +13,13 @@ import structlog
 
 from voicethere.adapters.store.store import Store, StoreUnavailable
 from voicethere.core.ports import Clock, RelayHub
+from voicethere.core.tracing import NO_TRACER, Tracer
 from voicethere.roles.sessions.background import Background
 from voicethere.roles.sessions.hosted import HostedSessions
 from voicethere.roles.sessions.hosting import Hosting
 from voicethere.roles.sessions.outcomes import Outcomes
 from voicethere.roles.sessions.patience import patiently
-from voicethere.roles.sessions.provisioning import Provisioner
+from voicethere.roles.sessions.provisioning import JobDone, Provisioner
 from voicethere.roles.sessions.runners import LinkedRunners
 from voicethere.roles.sessions.settings import SessionServiceSettings
 from voicethere.roles.sessions.tokens import JoinTokens
@@ -44,6 +45,8 @@ class Coordinator:
         tokens: JoinTokens,
         outcomes: Outcomes,
         runner_silent: Callable[[str], None] | None = None,
+        on_job: Callable[[JobDone], None] | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._store = store
         self._hub = hub
@@ -67,6 +70,8 @@ class Coordinator:
             outcomes=outcomes,
             background=self._background,
             opened=self.hosted.add,
+            on_job=on_job,
+            tracer=tracer,
         )
         self.placement = self.provisioner.placement
         self.hosting = Hosting(

@@ -14,6 +14,7 @@ import structlog
 from voicethere.adapters.store.store import SessionRecord, Store
 from voicethere.core.ports import Clock, RelayHub, RunnerAway
 from voicethere.core.provisioning import Assign, Fail, Wait
+from voicethere.core.tracing import NO_TRACER, Tracer
 from voicethere.roles.sessions.background import Background
 from voicethere.roles.sessions.hosted import Hosted, HostedSession, room_id_of
 from voicethere.roles.sessions.jobs import Accepted, Job, Refused, RunnerWent, Stage, TimedOut
@@ -30,8 +31,17 @@ _MOST_LOST_RUNNERS = 3
 _log = structlog.get_logger(__name__)
 
 
+class JobDone(msgspec.Struct, frozen=True):
+    """A job that came to something: `failure` is None where the session is ready (or its project is gone).
+    `seconds` is from the moment at which this service took it up, waiting included."""
+
+    seconds: float
+    failure: FailureCode | None
+
+
 class Provisioner:
-    """Runs the jobs. `opened` is called, before anything else can happen, when a runner hosts a session."""
+    """Runs the jobs. `opened` is called, before anything else can happen, when a runner hosts a session;
+    `on_job` hears of each job that is done."""
 
     def __init__(
         self,
@@ -44,7 +54,11 @@ class Provisioner:
         outcomes: Outcomes,
         background: Background,
         opened: Callable[[Hosted], None],
+        on_job: Callable[[JobDone], None] | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
+        self._on_job = on_job
+        self._tracer = tracer
         self._store = store
         self._hub = hub
         self._clock = clock
@@ -80,18 +94,24 @@ class Provisioner:
     # ------------------------------------------------------------------ one job
 
     async def _run(self, job: Job) -> None:
-        try:
+        structlog.contextvars.bind_contextvars(session_id=job.record.id)
+        with self._tracer.span("provision session", voicethere__session_id=job.record.id) as span:
             try:
-                failure = await self._provision(job)
-            except Exception as error:
-                _log.exception("provisioning_broke", session_id=job.record.id)
-                words = f"The session service failed ({type(error).__name__}); its log says more."
-                failure = Fail(FailureCode.ORCHESTRATOR_ERROR, words)
-            if failure is not None:
-                self._let_go(job)
-                await self._fail(job, failure)
-        finally:
-            self.placement.remove(job)
+                try:
+                    failure = await self._provision(job)
+                except Exception as error:
+                    _log.exception("provisioning_broke")
+                    words = f"The session service failed ({type(error).__name__}); its log says more."
+                    failure = Fail(FailureCode.ORCHESTRATOR_ERROR, words)
+                if failure is not None:
+                    span.set(voicethere__failure_code=failure.code.value)
+                    self._let_go(job)
+                    await self._fail(job, failure)
+            finally:
+                self.placement.remove(job)
+        if self._on_job is not None:
+            seconds = self._clock.monotonic() - job.requested_at
+            self._on_job(JobDone(seconds, None if failure is None else failure.code))
         await self._hub.publish(SessionMoved(session_id=job.record.id, settled=True))
 
     async def _provision(self, job: Job) -> Fail | None:

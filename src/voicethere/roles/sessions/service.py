@@ -20,6 +20,7 @@ import structlog
 from voicethere.adapters.store.store import SessionRecord, Store
 from voicethere.core.ports import Clock, ErrorQueuePort, Lease, RelayHub
 from voicethere.core.provisioning import estimate_wait_seconds
+from voicethere.core.tracing import NO_TRACER, Tracer
 from voicethere.errors.times import iso, iso_from_epoch
 from voicethere.roles.sessions.background import Background
 from voicethere.roles.sessions.coordinator import Coordinator
@@ -30,6 +31,7 @@ from voicethere.roles.sessions.moves import Moves
 from voicethere.roles.sessions.outcomes import Outcomes
 from voicethere.roles.sessions.patience import patiently
 from voicethere.roles.sessions.placement import FIRST_GUESS_OF_A_SESSION
+from voicethere.roles.sessions.provisioning import JobDone
 from voicethere.roles.sessions.rooms import Rooms
 from voicethere.roles.sessions.settings import SessionServiceSettings
 from voicethere.roles.sessions.states import state_of
@@ -95,8 +97,13 @@ class SessionService:
         settings: SessionServiceSettings,
         *,
         runner_silent: Callable[[str], None] | None = None,
+        on_job: Callable[[JobDone], None] | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
-        """`runner_silent` hears of a runner that is linked and says nothing any more."""
+        """`runner_silent` hears of a runner that is linked and says nothing any more, `on_job` of each
+        provisioning job that is done here."""
+        self._on_job = on_job
+        self._tracer = tracer
         self.settings = settings
         self._store = store
         self._hub = hub
@@ -262,6 +269,8 @@ class SessionService:
             tokens=self._tokens,
             outcomes=self._outcomes,
             runner_silent=self._runner_silent,
+            on_job=self._on_job,
+            tracer=self._tracer,
         )
         _log.info("coordination_begun")
         try:
