@@ -231,6 +231,24 @@ async def test_unacknowledged_items_come_again_to_the_next_consumer(backend: Bac
     assert ids(await everything(queue)) == [items[1].record.id, items[3].record.id]
 
 
+async def test_the_oldest_item_tells_what_is_not_committed_yet(backend: Backend) -> None:
+    assert await backend.queue.oldest_seconds() is None
+    await backend.queue.put([sample_error()])
+    first = await backend.queue.oldest_seconds()
+    assert first is not None
+    assert 0.0 <= first < SOON
+    delivered = await everything(backend.queue)
+    await backend.queue.put([sample_error()])
+    age = await backend.queue.oldest_seconds()
+    assert age is not None
+    assert age >= first  # being delivered is not being committed
+    await backend.queue.acknowledge([delivery.position for delivery in delivered])
+    younger = await backend.queue.oldest_seconds()
+    assert younger is not None
+    await backend.queue.acknowledge([delivery.position for delivery in await everything(backend.queue)])
+    assert await backend.queue.oldest_seconds() is None
+
+
 async def test_acknowledged_items_never_come_again(backend: Backend) -> None:
     await backend.queue.put([sample_error(), sample_error()])
     positions = [delivery.position for delivery in await everything(backend.queue)]

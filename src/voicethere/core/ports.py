@@ -68,6 +68,12 @@ class ErrorQueuePort(Protocol):
     async def depth(self) -> int:
         """How many items are not acknowledged."""
 
+    async def oldest_seconds(self) -> float | None:
+        """How long the oldest item that is not acknowledged has been in the queue; None where it is empty.
+
+        By the queue's own clock: what was put longer ago than this is committed.
+        """
+
     async def aclose(self) -> None:
         """Release what the adapter holds; what was put stays."""
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from voicethere.core.ports import Delivery, QueueUnavailable
+from voicethere.core.clock import SystemClock
+from voicethere.core.ports import Clock, Delivery, QueueUnavailable
 from voicethere.errors.codes import ErrorSource, SessionErrorCode
 from voicethere.errors.records import ErrorRecord
 from voicethere.wire.queue import ErrorItem, QueueItem, decode, encode
@@ -47,9 +48,11 @@ class InMemoryErrorQueue:
         >>> queue.unavailable = "the disk is full"
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
         self.unavailable: str | None = None
+        self._clock = clock or SystemClock()
         self._items: dict[int, bytes] = {}
+        self._put_at: dict[int, float] = {}
         self._last = 0
         self._delivered = 0
         self._closed = False
@@ -59,12 +62,14 @@ class InMemoryErrorQueue:
         """Put bytes that need not be an item, as a foreign program might."""
         self._last += 1
         self._items[self._last] = data
+        self._put_at[self._last] = self._clock.monotonic()
         self._arrived.set()
 
     def reopened(self) -> InMemoryErrorQueue:
         """What the next process would find: everything that is not acknowledged. This one is closed."""
-        successor = InMemoryErrorQueue()
+        successor = InMemoryErrorQueue(self._clock)
         successor._items = self._items
+        successor._put_at = self._put_at
         successor._last = self._last
         self._closed = True
         return successor
@@ -101,11 +106,18 @@ class InMemoryErrorQueue:
         self._check()
         for position in positions:
             self._items.pop(int(position), None)
+            self._put_at.pop(int(position), None)
 
     async def depth(self) -> int:
         """How many items are not acknowledged."""
         self._check()
         return len(self._items)
+
+    async def oldest_seconds(self) -> float | None:
+        """By the clock that was passed in."""
+        self._check()
+        oldest = min(self._items, default=None)
+        return None if oldest is None else self._clock.monotonic() - self._put_at[oldest]
 
     async def aclose(self) -> None:
         """From now on every call fails."""

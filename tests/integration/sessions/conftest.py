@@ -80,7 +80,7 @@ class Platform:
         self.directory = directory
         self.settings = settings
         self.clock = ManualClock()
-        self.queue = InMemoryErrorQueue()
+        self.queue = InMemoryErrorQueue(self.clock)
         self.tokens = JoinTokens(SECRET, self.clock)
         self.store: Store
         self.org_id: str

@@ -125,7 +125,7 @@ class Cluster:
         self.database_url = f"sqlite:///{directory}/voicethere.db"
         self.clock = ManualClock()
         self.relay = InMemoryRelay()
-        self.queue = InMemoryErrorQueue()
+        self.queue = InMemoryErrorQueue(self.clock)
         self.peers: list[Peer] = []
         self.runners: list[ScriptedRunner] = []
         self.services: list[Service] = []
@@ -554,7 +554,7 @@ async def test_pages_of_other_origins_may_be_kept_out(cluster: Cluster) -> None:
     await cluster.deploy()
     await cluster.runner()
     await cluster.store.put_project_settings(
-        cluster.project_id, ProjectSettings(allowed_origins=("https://shop.example",))
+        cluster.project_id, ProjectSettings(allowed_origins=["https://shop.example"])
     )
     statuses = {}
     for origin in ("https://shop.example", "https://SHOP.example", "https://evil.example", "null"):

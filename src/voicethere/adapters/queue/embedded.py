@@ -21,9 +21,10 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -35,6 +36,7 @@ MAX_WAITING_PUTS = 512
 MAX_GROUPED_CHANGES = 1024
 POLL_SECONDS = 0.01
 """How often a waiting consumer looks for what other processes have put."""
+Answer = TypeVar("Answer")
 
 
 class EmbeddedErrorQueue:
@@ -124,7 +126,16 @@ class EmbeddedErrorQueue:
             QueueUnavailable: the file cannot be read now.
         """
         self._check_open()
-        return await asyncio.to_thread(self._count)
+        return await asyncio.to_thread(self._ask, ItemTable.count)
+
+    async def oldest_seconds(self) -> float | None:
+        """How long the oldest item has been here, by this machine's clock.
+
+        Raises:
+            QueueUnavailable: the file cannot be read now.
+        """
+        self._check_open()
+        return await asyncio.to_thread(self._ask, ItemTable.oldest_seconds)
 
     async def aclose(self) -> None:
         """Write what was put, then release the file and the turn to receive."""
@@ -230,11 +241,11 @@ class EmbeddedErrorQueue:
             if told or self._read_table is None or self._read_table.version() != version:
                 return True
 
-    def _count(self) -> int:
+    def _ask(self, question: Callable[[ItemTable], Answer]) -> Answer:
         try:
             table = ItemTable(self._path, busy_seconds=self._busy_seconds)
             try:
-                return table.count()
+                return question(table)
             finally:
                 table.close()
         except (sqlite3.Error, OSError) as error:

@@ -161,6 +161,16 @@ class RedisErrorQueue:
         async with answered(self._answer_seconds):
             return await self._written.length()
 
+    async def oldest_seconds(self) -> float | None:
+        """How long the oldest item has been here, by Redis's clock.
+
+        Raises:
+            QueueUnavailable: Redis cannot be asked now.
+        """
+        self._check_open()
+        async with answered(self._answer_seconds):
+            return await self._written.oldest_seconds()
+
     async def aclose(self) -> None:
         """Put what waits, hand back what was given and not acknowledged, disconnect."""
         if self._closed:

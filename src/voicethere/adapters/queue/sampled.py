@@ -115,6 +115,10 @@ class SampledErrorQueue:
         """As the queue does; counts that are not queued yet are not in it."""
         return await self._queue.depth()
 
+    async def oldest_seconds(self) -> float | None:
+        """As the queue does."""
+        return await self._queue.oldest_seconds()
+
     async def aclose(self) -> None:
         """Queue the counts, then close the queue. What cannot be queued now is logged."""
         if self._closed:

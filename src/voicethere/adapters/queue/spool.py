@@ -139,6 +139,11 @@ class SpooledErrorQueue:
         self._check_open()
         return await self._queue.depth() + self.spooled
 
+    async def oldest_seconds(self) -> float | None:
+        """As the queue does: what is spooled is not in it yet."""
+        self._check_open()
+        return await self._queue.oldest_seconds()
+
     async def aclose(self) -> None:
         """Close the queue; what is spooled stays for the next process on this directory."""
         if self._closed:

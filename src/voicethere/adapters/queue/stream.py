@@ -99,6 +99,15 @@ class Stream:
         """How many entries there are."""
         return int(await self._client.xlen(self._key))
 
+    async def oldest_seconds(self) -> float | None:
+        """How long ago the first entry was added; an entry's id begins with the time of that."""
+        entries: list[Any] = await self._command("XRANGE", self._key, "-", "+", "COUNT", 1)
+        if not entries:
+            return None
+        seconds, microseconds = await self._client.time()
+        added_ms = int(entries[0][0].partition(b"-")[0])
+        return max(0.0, seconds + microseconds / 1e6 - added_ms / 1e3)
+
     async def create_group(self) -> None:
         """From the first entry on; harmless where it is there."""
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,6 +132,11 @@ class ItemTable:
         """How many items there are."""
         number: int = self._connection.execute("SELECT count(*) FROM items").fetchone()[0]
         return number
+
+    def oldest_seconds(self) -> float | None:
+        """How long ago the first item was put; None where there is none."""
+        row = self._connection.execute("SELECT put_at_ms FROM items ORDER BY position LIMIT 1").fetchone()
+        return None if row is None else max(0.0, time.time() - row[0] / 1000)
 
     def close(self) -> None:
         """Let go of the file; the last to do so brings its log back into it."""

@@ -38,6 +38,10 @@ class ObservedErrorQueue:
         """See the port."""
         return await self._queue.depth()
 
+    async def oldest_seconds(self) -> float | None:
+        """See the port."""
+        return await self._queue.oldest_seconds()
+
     async def aclose(self) -> None:
         """See the port."""
         await self._queue.aclose()

@@ -295,8 +295,10 @@ class Hosting:
 
     async def _may_still_be_told(self, since: float) -> bool:
         """Whether the runner's last words, the session's real end among them, may still be in the queue."""
-        waited = self._clock.monotonic() - since - self._settings.relink_grace_seconds
-        return waited < self._settings.settle_seconds and await self._outcomes.words_in_the_queue()
+        missing = self._clock.monotonic() - since
+        if missing - self._settings.relink_grace_seconds >= self._settings.settle_seconds:
+            return False
+        return await self._outcomes.words_in_the_queue(missing_seconds=missing)
 
     async def _lost(self, hosted: Hosted) -> None:
         """The session died with its runner: its clients are told by the gateways, and its error is queued."""

@@ -23,6 +23,8 @@ from voicethere.wire.control_channel import EndReason
 from voicethere.wire.queue import ErrorItem, QueueItem, SessionEndedItem
 from voicethere.wire.session_api import FailureCode
 
+_CLOCK_SLACK_SECONDS = 1.0
+
 _log = structlog.get_logger(__name__)
 
 # Ids of errors are derived from what they are about: a service that starts again and does not know whether
@@ -86,12 +88,16 @@ class Outcomes:
         """Queue the end, without an error, of a session that nobody joined and no runner has ended."""
         self._queue_soon([self._end(session.session_id, session.project_id, failed=False)])
 
-    async def words_in_the_queue(self) -> bool:
-        """Whether something is still on its way into the database: a lost runner's last words, perhaps."""
+    async def words_in_the_queue(self, *, missing_seconds: float) -> bool:
+        """Whether something that was put so long ago, or before, is still on its way into the database.
+
+        It may be a lost runner's last words.
+        """
         try:
-            return await self._queue.depth() > 0
+            oldest = await self._queue.oldest_seconds()
         except QueueUnavailable:
             return True
+        return oldest is not None and oldest >= missing_seconds - _CLOCK_SLACK_SECONDS
 
     def _end(self, session_id: str, project_id: str, *, failed: bool) -> SessionEndedItem:
         reason = EndReason.ERROR if failed else EndReason.CLIENT_DISCONNECTED
