@@ -16,15 +16,14 @@ from voicethere.adapters.http.app import build_app
 from voicethere.adapters.http.auth import BearerAuth, new_key
 from voicethere.adapters.http.request_ids import RequestIds
 from voicethere.adapters.sandbox import ZygoteSandbox
-from voicethere.adapters.store import Store, StoreUnavailable
+from voicethere.adapters.store import Store
 from voicethere.cli import ops_metrics
 from voicethere.cli.http_server import GRACE_SECONDS, Listener, serve_http
 from voicethere.cli.process import Process
 from voicethere.cli.retention import Retention
 from voicethere.core.clock import SystemClock
-from voicethere.core.ports import QueueUnavailable
 from voicethere.roles.control.plane import ControlPlane
-from voicethere.roles.control.router import control_router
+from voicethere.roles.control.router import UNAVAILABLE, control_router
 from voicethere.roles.runner.verify import SandboxBundleVerifier
 from voicethere.roles.sessions.api import SESSIONS_CORS, sessions_router
 from voicethere.roles.sessions.service import SessionService
@@ -93,6 +92,9 @@ async def run_sessions(
         tokens=JoinTokens(secret, clock),
         clock=clock,
         settings=SessionServiceSettings(
+            # Runners and services on other machines take longer to find each other again.
+            silent_seconds=8.0 if process.engines.distributed else 5.0,
+            relink_grace_seconds=6.0 if process.engines.distributed else 3.0,
             public_base_url=configuration.public_url,
             trust_forwarded_headers=configuration.trust_forwarded_headers,
             ice_servers=configuration.ice_servers,
@@ -120,9 +122,12 @@ def control_routes(process: Process, store: Store) -> ControllerRouterHandler:
         process.readiness.check("queue", queue.depth)
     sandbox = ZygoteSandbox(preload=["voicethere.agent.child"], scratch_root=layout.verify_scratch)
     stack.push_async_callback(sandbox.aclose)
+    bundles = process.engines.bundles()
+    stack.push_async_callback(bundles.aclose)
+    process.readiness.check("bundles", bundles.ping)
     plane = ControlPlane(
         store=store,
-        bundles=process.engines.bundles(),
+        bundles=bundles,
         verifier=SandboxBundleVerifier(sandbox, layout.verify_scratch),
         queue=queue,
         clock=SystemClock(),
@@ -151,7 +156,7 @@ async def serve_routes(
         version=__version__,
         description="Conversational agent sessions in which no session ever fails silently.",
         cors=SESSIONS_CORS,
-        unavailable=(StoreUnavailable, QueueUnavailable),
+        unavailable=UNAVAILABLE,
         observe=observe,
         tracer=process.tracer,
     )
