@@ -21,6 +21,7 @@ from voicethere.errors.times import iso_from_epoch, parse_iso
 from voicethere.roles.runner.agent_events import AgentError, AgentEvent, ChildGone, LogLine
 from voicethere.roles.runner.agent_supply import AgentSupply, SessionAgent
 from voicethere.roles.runner.client_messages import ForAgent, MessageRefused, interpret
+from voicethere.roles.runner.closing import close_all
 from voicethere.roles.runner.connections import ClientConnections, ConnectionEvents
 from voicethere.roles.runner.crash_speech import CrashSpeech
 from voicethere.roles.runner.gauges import RunnerCounts
@@ -372,18 +373,7 @@ class SessionHost:
         if self._listener is not None:
             parts["the recognition on its way"] = self._listener.aclose()
         parts["the agent's process"] = self._stop_agent()
-        closing = {asyncio.create_task(work, name=f"close {what}"): what for what, work in parts.items()}
-        limit = self._settings.teardown_seconds
-        # Not `wait_for`: that waits for what it has cancelled, and what hangs may hang in that too.
-        await asyncio.wait(closing, timeout=limit)
-        problems = []
-        for task, what in closing.items():
-            if not task.done():
-                problems.append(f"{what} did not close within {limit:g} s")
-                task.add_done_callback(_retrieve)
-                task.cancel()
-            elif (problem := _retrieve(task)) is not None:
-                problems.append(f"{what} could not be closed ({type(problem).__name__}: {problem})")
+        problems = await close_all(parts, self._settings.teardown_seconds)
         self._post(events.TornDown(failure="; ".join(problems) or None))
 
     async def _stop_agent(self) -> None:
@@ -566,7 +556,9 @@ class SessionHost:
         return iso_from_epoch(self._parts.clock.now())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=f"session {self.session_id}")
+        # What the task logs, whoever logs it below, says which session it is about.
+        with structlog.contextvars.bound_contextvars(session_id=self.session_id):
+            task = asyncio.create_task(work, name=f"session {self.session_id}")
         self._tasks.add(task)
         task.add_done_callback(self._task_over)
         return task
@@ -576,11 +568,6 @@ class SessionHost:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("session_task_failed", session_id=self.session_id, exc_info=error)
             self._post(events.RunnerFault(cause=error))
-
-
-def _retrieve(task: asyncio.Task[None]) -> BaseException | None:
-    """What a task that nobody awaits has raised."""
-    return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
 _PERFORM: dict[type[effects.Effect], Callable[[SessionHost, Any], None]] = {

@@ -302,12 +302,13 @@ class Runner:
         if (refusal := self._refusal()) is not None:
             self._refuse(session_id, *refusal)
             return
-        host = SessionHost(message, self._parts)
-        self._sessions[session_id] = host
-        watcher = asyncio.create_task(self._watch(host), name=f"watch {session_id}")
-        self._watchers.add(watcher)
-        watcher.add_done_callback(self._watchers.discard)
-        host.begin()
+        with structlog.contextvars.bound_contextvars(session_id=session_id):
+            host = SessionHost(message, self._parts)
+            self._sessions[session_id] = host
+            watcher = asyncio.create_task(self._watch(host), name=f"watch {session_id}")
+            self._watchers.add(watcher)
+            watcher.add_done_callback(self._watchers.discard)
+            host.begin()
         self._send(SessionAccepted(session_id=session_id))
 
     def _refuse(self, session_id: str, code: FailureCode, reason: str) -> None:
