@@ -80,11 +80,12 @@ def signaling_app(gateway: SignalingGateway) -> ASGIApp:
             message = "The session cannot be looked up now; try again in a moment."
             await _deny(scope, send, 503, HttpErrorCode.UNAVAILABLE, message)
             return
+        structlog.contextvars.bind_contextvars(session_id=socket.room.session.session_id)
         try:
             await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
             await _converse(gateway, socket, receive, send)
         except OSError:
-            _log.info("join_abandoned", session_id=socket.room.session.session_id)
+            _log.info("join_abandoned")
         finally:
             await gateway.detach(socket)
 
