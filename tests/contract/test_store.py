@@ -19,6 +19,7 @@ from voicethere.adapters.store import (
     StoreUnavailable,
     Suppression,
     WaitingPlace,
+    retention,
 )
 from voicethere.errors.codes import SessionErrorCode
 from voicethere.errors.times import iso_from_epoch
@@ -924,6 +925,26 @@ async def test_a_project_keeps_so_many_errors_the_newest(
     assert [done.deleted_errors for done in rounds] == [4, 1]
     assert await kept(store, project) == ["0", "1", "2", "3", "4"]
     assert await kept(store, other) == ["0", "1"]
+
+
+async def test_many_errors_are_counted_in_short_steps(
+    store: Store, project: Project, session: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_STRIDE", 3)
+    await fill(store, project, session, clock, range(12))
+    for keep, left in ((12, 12), (7, 7), (6, 6), (1, 1)):
+        await store.apply_retention(default_days=0, default_errors=keep)
+        assert await kept(store, project) == [str(age) for age in range(left)]
+
+
+async def test_a_project_with_more_than_one_step_of_everything_is_deleted(
+    store: Store, org: str, project: Project, session: str, clock: ManualClock
+) -> None:
+    await make_sessions(store, project, *(f"s{n}" for n in range(5)))
+    await store.commit_batch([sample_error(session, project.id) for _ in range(5001)], [])
+    assert await store.delete_project(project.id, org_id=org)
+    assert await store.get_session("s1") is None
+    assert list((await store.project_errors(project.id, limit=1, cursor=None)).errors) == []
 
 
 async def test_what_ended_long_ago_goes_and_what_goes_on_stays(
