@@ -28,9 +28,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Readiness:
-    """Asks the dependencies, each for `CHECK_SECONDS` at most, and not more often than twice a second."""
+    """Asks the dependencies, each for a short while, and not more often than twice a second."""
 
-    def __init__(self, running: Running, *, role: str, instance: str) -> None:
+    def __init__(
+        self, running: Running, *, role: str, instance: str, check_seconds: float = CHECK_SECONDS
+    ) -> None:
+        self._check_seconds = check_seconds
         self._running = running
         self._role = role
         self._instance = instance
@@ -80,10 +83,10 @@ class Readiness:
 
     async def _ask(self, look: Look) -> str:
         try:
-            async with asyncio.timeout(CHECK_SECONDS):
+            async with asyncio.timeout(self._check_seconds):
                 await look()
         except TimeoutError:
-            return f"no answer within {CHECK_SECONDS:g} s"
+            return f"no answer within {self._check_seconds:g} s"
         except Exception as problem:
             return without_passwords(str(problem) or type(problem).__name__)[:_MAX_WORDS]
         return "ok"

@@ -93,6 +93,7 @@ class RequestIds:
 
         with contextlib.ExitStack() as stack:
             stack.enter_context(structlog.contextvars.bound_contextvars(request_id=request_id))
+            stack.callback(structlog.contextvars.unbind_contextvars, "session_id")  # what it was about
             method = _method(scope)
             span = None
             if method != SIGNALING:  # a socket is open for as long as its session: no span lasts that long

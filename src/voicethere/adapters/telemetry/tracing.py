@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Iterator
 
 import structlog
@@ -57,9 +58,19 @@ class OtelTracer:
 
     async def aclose(self) -> None:
         """Send what is left, for a moment at most."""
+        loop = asyncio.get_running_loop()
+        finished = asyncio.Event()
+
+        def shut_down() -> None:
+            self._provider.shutdown()
+            with contextlib.suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+                loop.call_soon_threadsafe(finished.set)
+
+        # A daemon: nothing of the interpreter's end waits for a collector that hangs.
+        threading.Thread(target=shut_down, name="spans", daemon=True).start()
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await asyncio.to_thread(self._provider.shutdown)
+                await finished.wait()
         except TimeoutError:
             _log.warning("spans_lost", reason="the collector did not take them in time")
 
