@@ -17,6 +17,11 @@ class RoleFailed(Exception):
     """A role did not start; the words say where its log is, and its end."""
 
 
+def command(*words: str) -> list[str]:
+    """`voicethere` with these words, as this interpreter runs it."""
+    return [sys.executable, "-m", "voicethere.cli.main", *words]
+
+
 class Role:
     """One role's process. It ends with whoever started it, however that ends.
 
@@ -59,7 +64,7 @@ class Role:
         self.options = options or self.options
         again = [f"--port={self.port}"] if "base_url" in self.said else []
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "voicethere.cli.main", "serve", self.kind),
+            *command("serve", self.kind),
             f"--data-dir={self.data_dir}",
             f"--log-file={self.log_file}",
             "--json",

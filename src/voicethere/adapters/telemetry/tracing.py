@@ -19,7 +19,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from voicethere.core.tracing import Attribute, Span
 
 EXPORT_SECONDS = 5
-_CLOSE_SECONDS = 3.0
+CLOSE_SECONDS = 3.0
 
 _log = structlog.get_logger(__name__)
 
@@ -27,8 +27,18 @@ _log = structlog.get_logger(__name__)
 class OtelTracer:
     """Implements `voicethere.core.tracing.Tracer`. A collector that is away costs spans, nothing else."""
 
-    def __init__(self, endpoint: str, *, role: str, instance: str, version: str) -> None:
-        """`endpoint` is the collector's base address, such as http://collector:4318."""
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        role: str,
+        instance: str,
+        version: str,
+        close_seconds: float = CLOSE_SECONDS,
+    ) -> None:
+        """`endpoint` is the collector's base address, such as http://collector:4318; `close_seconds` is how
+        long `aclose` waits for it."""
+        self._close_seconds = close_seconds
         self._provider = TracerProvider(
             resource=Resource.create(
                 {
@@ -69,7 +79,7 @@ class OtelTracer:
         # A daemon: nothing of the interpreter's end waits for a collector that hangs.
         threading.Thread(target=shut_down, name="spans", daemon=True).start()
         try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(self._close_seconds):
                 await finished.wait()
         except TimeoutError:
             _log.warning("spans_lost", reason="the collector did not take them in time")
