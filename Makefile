@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup demo test check tests serve lock format schema pictures bench faults docs docs-errors clean
+.PHONY: help setup demo test check tests serve lock format schema pictures bench faults torture docs docs-errors clean
 
 help:  ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,10 @@ bench: $(READY)  ## Run every benchmark, each with its floor
 
 faults: $(READY)  ## Inject every fault into real sessions and show what became known of each (ARGS="--repeat 20")
 	@$(BIN)/voicethere faults $(ARGS)
+
+torture: $(READY)  ## Break the whole platform in a seeded order and account for everything (ARGS="--seed 3"; needs root)
+	@bash tools/system_packages.sh iproute2 redis-server postgresql
+	@$(BIN)/python -m tools.torture $(ARGS)
 
 docs: docs-errors  ## Build the docs site into site/; warnings are errors
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

@@ -5,6 +5,8 @@ set -euo pipefail
 present() {
   case "$1" in
     chromium) command -v chromium >/dev/null || command -v chromium-browser >/dev/null ;;
+    iproute2) command -v ip >/dev/null && command -v ss >/dev/null ;;
+    postgresql) compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ;;
     python3-venv) "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null ;;
     *) command -v "$1" >/dev/null ;;
   esac

@@ -126,12 +126,13 @@ def _menu(site: Site) -> list[_Menu]:
     """What there is to choose from; the first of each kind comes in every run."""
     kill, pause, partition = Kind.KILL, Kind.PAUSE, Kind.PARTITION
     return [
+        # First of all: it needs two things to be free at once.
+        _Menu(Kind.STARVE, site.runners, 4.0, 9.0),
         _Menu(kill, site.runners, 0.2, 3.0),
         _Menu(pause, [site.redis], 1.0, 8.0),
         _Menu(partition, site.runners, 1.0, 10.0),
         _Menu(Kind.CUT, [*site.runners, *site.gateways], 1.0, 10.0),
         _Menu(Kind.FILL, site.runners, 3.0, 10.0),
-        _Menu(Kind.STARVE, site.runners, 4.0, 9.0),
         _Menu(kill, [site.redis], 0.2, 3.0),
         _Menu(kill, [site.postgres], 0.2, 3.0),
         _Menu(kill, site.gateways, 0.2, 3.0),
