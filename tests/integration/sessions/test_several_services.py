@@ -389,6 +389,18 @@ async def test_a_runner_that_lets_go_of_anothers_session_ends_nothing(cluster: C
     assert session_id in runner.sessions
 
 
+async def test_an_assignment_that_did_not_arrive_is_sent_again(cluster: Cluster) -> None:
+    await cluster.deploy()
+    runner = await cluster.runner()
+    runner.answer = None  # as if it had never come
+    session_id = await cluster.first.start_session()
+    await runner.heard(AssignSession)
+    runner.answer = True
+    await cluster.second.hub.call_roll()
+    await cluster.first.until(session_id, status="ready")
+    assert [m.session_id for m in runner.received if isinstance(m, AssignSession)] == [session_id] * 2
+
+
 async def test_no_runner_is_blamed_while_the_relay_is_away(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

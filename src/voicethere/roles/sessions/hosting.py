@@ -147,6 +147,7 @@ class Hosting:
                 hosted.missing_since = None
             else:
                 self._host_or_cancel(runner_id, False, session_id)
+        self._placement.not_listed(runner_id, listed)
         now = self._clock.monotonic()
         for hosted in self._hosted.of_runner(runner_id):
             if hosted.session_id not in listed and hosted.missing_since is None:

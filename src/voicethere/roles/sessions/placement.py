@@ -92,11 +92,17 @@ class Placement:
         if job is not None:
             self._settle(job, Refused(code, message))
 
+    def not_listed(self, runner_id: str, listed: Collection[str]) -> None:
+        """The runner has said hello: what it was given and does not list may not have reached it. It is sent
+        again, which costs nothing where it is on its way: a runner takes a session once."""
+        for job in self._assigned_to(runner_id):
+            if job.agent is not None and job.record.id not in listed:
+                job.news.put_nowait(Assign(runner_id))
+
     def runner_gone(self, runner_id: str) -> None:
         """A runner's link is lost: what it has not accepted goes to another one."""
-        for job in self._jobs.values():
-            if job.runner_id == runner_id and job.stage is Stage.ASSIGNED:
-                self._settle(job, RunnerWent())
+        for job in self._assigned_to(runner_id):
+            self._settle(job, RunnerWent())
         self.dispatch()
 
     def session_lasted(self, seconds: float) -> None:
@@ -153,6 +159,11 @@ class Placement:
         """Nothing else is decided about the job until its task has acted on this."""
         job.stage = Stage.DECIDED
         job.news.put_nowait(news)
+
+    def _assigned_to(self, runner_id: str) -> list[Job]:
+        return [
+            job for job in self._jobs.values() if job.runner_id == runner_id and job.stage is Stage.ASSIGNED
+        ]
 
     def _assigned(self, runner_id: str, session_id: str) -> Job | None:
         job = self._jobs.get(session_id)
