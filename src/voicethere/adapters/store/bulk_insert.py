@@ -35,7 +35,9 @@ def _copy(connection: Connection, table: Table, rows: Sequence[Values]) -> int:
     assert isinstance(driver, psycopg.Connection)
     with driver.cursor() as cursor:
         lookup = f"SELECT id FROM {table.name} WHERE id = ANY(%s)"  # noqa: S608 - our own name
-        cursor.execute(lookup, [[row[0] for row in rows]])
+        # Planned anew each time: a plan that is kept from when the table was small reads all of it, until
+        # the server looks at the table again.
+        cursor.execute(lookup, [[row[0] for row in rows]], prepare=False)
         known = {found[0] for found in cursor}
         fresh = {row[0]: row for row in reversed(rows) if row[0] not in known}
         if not fresh:
