@@ -19,70 +19,14 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.agents import ECHO
+from tests.e2e.person import ANSWER_SECONDS, Person
 from tests.e2e.waiting import eventually, eventually_true
-from voicethere.client import Session, SessionErrorEnvelope, connect_session, start_session
 from voicethere.testing.platform_process import Deployed, Operator, RunningPlatform
 from voicethere.testing.roles_apart import RolesApart, roles_apart
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
-ANSWER_SECONDS = 20.0
 NEVER_IDLE = {"idle_timeout_enabled": False}
-
-
-class Person:
-    """One client with a session that works; use as a context."""
-
-    def __init__(self, platform: RunningPlatform, deployed: Deployed) -> None:
-        self.platform = platform
-        self.deployed = deployed
-        self.errors: list[SessionErrorEnvelope] = []
-        self.told = asyncio.Event()
-        self.messages: asyncio.Queue[Any] = asyncio.Queue()
-        self.session: Session
-        self.session_id = ""
-        self.agent_pid = 0
-        self._stack = contextlib.AsyncExitStack()
-
-    async def __aenter__(self) -> Person:
-        started = await start_session(
-            self.platform.base_url, self.deployed.project_id, api_key=self.deployed.client_key
-        )
-        assert started.ok, started
-        assert started.credentials is not None
-        self.session_id = started.credentials.session_id
-        self.session = await self._stack.enter_async_context(
-            connect_session(
-                started.credentials, on_session_error=self._error, on_control_message=self.messages.put_nowait
-            )
-        )
-        self.agent_pid = (await self.hears("started"))["pid"]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    def _error(self, error: SessionErrorEnvelope) -> None:
-        self.errors.append(error)
-        self.told.set()
-
-    async def hears(self, kind: str) -> dict[str, Any]:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            while (message := await self.messages.get()).get("type") != kind:
-                pass
-        return dict(message)
-
-    async def talks(self, text: str) -> None:
-        """Say something, and have it answered."""
-        self.session.send_chat(text)
-        assert (await self.hears("echo"))["text"] == text
-
-    async def is_told(self) -> str:
-        """The code of the one error that it is told."""
-        async with asyncio.timeout(ANSWER_SECONDS):
-            await self.told.wait()
-        assert len(self.errors) == 1
-        return str(self.errors[0].code)
 
 
 async def stored(operator: Operator, person: Person) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ class Role:
             TimeoutError: it did neither.
         """
         self.options = options or self.options
-        again = [f"--port={self.port}"] if "base_url" in self.said else []
+        again = [f"--port={self.port}"] if self.said.get("base_url") else []
         self._process = await asyncio.create_subprocess_exec(
             *command("serve", self.kind),
             f"--data-dir={self.data_dir}",

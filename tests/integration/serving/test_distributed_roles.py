@@ -69,7 +69,7 @@ async def test_every_role_is_ready_and_says_of_what(platform: Distributed, http:
         "control": {"role", "database", "queue", "bundles"},
         "sessions": {"role", "database", "queue", "relay"},
         "worker": {"role", "database", "queue"},
-        "runner": {"role", "queue", "relay"},
+        "runner": {"role", "queue", "relay", "bundles"},
     }
     for role in platform.roles:
         report = await ready(http, role)
