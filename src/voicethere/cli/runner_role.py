@@ -52,6 +52,8 @@ async def run_runner(process: Process) -> None:
     # First: what an earlier runner could not queue must not wait for anything else.
     producer = await process.producer()
     bundles = process.engines.bundles()
+    stack.push_async_callback(bundles.aclose)
+    process.readiness.check("bundles", bundles.ping)
     sandbox = ZygoteSandbox(
         preload=["voicethere.agent.child"],
         scratch_root=layout.scratch,
