@@ -9,6 +9,7 @@ import structlog
 from voicethere.adapters.sandbox import ZygoteSandbox
 from voicethere.adapters.speech.suite import OfflineSpeech
 from voicethere.cli.process import Process
+from voicethere.cli.process_memory import give_back, hold_little
 from voicethere.cli.running import Running
 from voicethere.core.clock import SystemClock
 from voicethere.core.ports import SpeechProviderError
@@ -46,6 +47,7 @@ async def run_runner(process: Process) -> None:
         OSError: the data directory cannot be used.
         ValueError: a setting is wrong.
     """
+    hold_little()
     settings = runner_settings(process)
     running, layout = process.running, process.layout
     stack = running.stack
@@ -91,6 +93,7 @@ async def run_runner(process: Process) -> None:
         from voicethere.cli.ops_metrics import measure_runner
 
         measure_runner(process.metrics, role.gauges)
+    await running.role("runner's memory", give_back(lambda: role.gauges().hosted - role.gauges().sessions))
     await running.role("runner", _run(role, running), role.drain)
 
 

@@ -140,6 +140,7 @@ async def test_a_runner_tells_its_numbers() -> None:
     metrics = Metrics()
     gauges = RunnerGauges(
         sessions=2,
+        hosted=7,
         capacity=8,
         draining=True,
         children=3,

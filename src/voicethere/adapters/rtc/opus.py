@@ -135,6 +135,9 @@ async def encode_speech(chunks: AsyncIterator[bytes], sample_rate: int) -> Async
         for packet in encoder.finish():
             yield packet
     finally:
+        # A cancelled task's traceback keeps this frame alive until the garbage collector comes by; the
+        # resampler's worker threads should not wait for that.
+        del resampler, encoder
         aclose = getattr(chunks, "aclose", None)
         if aclose is not None:
             await aclose()

@@ -15,6 +15,7 @@ class RunnerCounts:
 
     def __init__(self) -> None:
         self.errors: Counter[SessionErrorCode] = Counter()
+        self.hosted = 0
         self.queue_put_failures = 0
         """Attempts to put an error or an end that neither the queue nor the spool took."""
 
@@ -23,12 +24,13 @@ class RunnerGauges(msgspec.Struct, frozen=True, kw_only=True):
     """A look at a runner.
 
     `sessions` of at most `capacity` are hosted; `children` are the agents' processes that are alive, of which
-    `warm_children` wait for a session. The rest is counted since the runner began: `errors` recorded by
-    code, `queue_put_failures` (attempts that neither queue nor spool took), `refused` assignments by failure
+    `warm_children` wait for a session. The rest is counted since the runner began: sessions `hosted`, those
+    that have ended among them, `errors` recorded by code, `queue_put_failures` (attempts that neither queue nor spool took), `refused` assignments by failure
     code, and warm children that were taken by a session, or lost before one came.
     """
 
     sessions: int
+    hosted: int
     capacity: int
     draining: bool
     children: int

@@ -141,6 +141,7 @@ class Runner:
         warm = self._agents.warm
         return RunnerGauges(
             sessions=len(self._sessions),
+            hosted=self._counts.hosted,
             capacity=self._settings.capacity,
             draining=self.draining,
             children=self._agents.children,
@@ -305,6 +306,7 @@ class Runner:
         with structlog.contextvars.bound_contextvars(session_id=session_id):
             host = SessionHost(message, self._parts)
             self._sessions[session_id] = host
+            self._counts.hosted += 1
             watcher = asyncio.create_task(self._watch(host), name=f"watch {session_id}")
             self._watchers.add(watcher)
             watcher.add_done_callback(self._watchers.discard)
