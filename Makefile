@@ -30,7 +30,7 @@ check: $(READY)  ## Format, lint, types and import layers
 	@$(BIN)/lint-imports
 
 tests: $(READY)  ## The tests alone (ARGS are pytest's: then exactly those are run)
-	@bash tools/system_packages.sh chromium
+	@bash tools/system_packages.sh chromium postgresql redis-server
 ifeq ($(strip $(ARGS)),)
 	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not alone"
 	@$(BIN)/pytest -q -m alone
