@@ -78,6 +78,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """Items still in the queue."""
     spooled_files: Sequence[str]
     """Spool files that are still there after every process has ended in order."""
+    restless: Sequence[str]
+    """What had not come to its end by itself, before the processes were asked to."""
     left_over: Sequence[str]
     """Processes, sockets and the like that should be gone."""
     died_by_themselves: Sequence[str]
@@ -111,10 +113,14 @@ class _Told(msgspec.Struct):
     events: list[Mapping[str, Any]] = msgspec.field(default_factory=list)
 
     @property
+    def heard_of_it(self) -> bool:
+        """Whether an error told it: not by its own leaving."""
+        return self.failed_start is not None or any(not error["recoverable"] for error in self.errors)
+
+    @property
     def knows(self) -> bool:
         """Whether the client was told that its session is over, or ended it itself."""
-        fatal = any(not error["recoverable"] for error in self.errors)
-        return fatal or self.left or self.ended is not None or self.failed_start is not None
+        return self.heard_of_it or self.left or self.ended is not None
 
 
 def settle(found: Findings) -> Account:
@@ -125,6 +131,7 @@ def settle(found: Findings) -> Account:
     _sessions(found, ledger)
     ledger.must_be_none("left in the queue", [f"{found.waiting} items"] if found.waiting else [])
     ledger.must_be_none("left in spools", found.spooled_files)
+    ledger.must_be_none("not at rest", found.restless)
     ledger.must_be_none("left over", found.left_over)
     ledger.must_be_none("ended by themselves", found.died_by_themselves)
     return Account(figures=ledger.figures, differences=ledger.differences, remarks=ledger.remarks)
@@ -228,6 +235,7 @@ def _sessions(found: Findings, ledger: _Ledger) -> None:
     died = [client for client in clients if client.session_id in rows and rows[client.session_id].failed]
     ledger.count("sessions that died", len(died))
     ledger.count("their clients told", sum(client.knows for client in died))
+    ledger.count("of these by an error", sum(client.heard_of_it for client in died))
     ledger.must_be_none(
         "untold", (_shown(client, rows) for client in clients if client.silent or not client.knows)
     )

@@ -26,8 +26,9 @@ from tools.torture.schedule import Kind, Site, plan
 PREFIX = "vtt"
 CLIENTS_SECONDS = 150.0
 """How long clients may take to come to their ends: longer than the longest silence that they put up with."""
-QUIET_SECONDS = 120.0
-"""How long the platform may take to store everything and to end every session, once all is healed."""
+QUIET_SECONDS = 160.0
+"""How long the platform may take to store everything and to end every session, once the load has ended: two
+minutes of them are what a session waits for a client that never comes (because its start was interrupted)."""
 STOP_SECONDS = 30.0
 
 Say = Callable[[str], None]
@@ -143,7 +144,7 @@ async def _wind_up(cluster: Cluster, say: Say) -> tuple[Findings, float]:
     ]
     say("the load has ended; waiting for the queue and the sessions' ends …")
     database = Database(cluster.postgres.local_url)
-    await _until_quiet(cluster, database, say)
+    restless = await _until_quiet(cluster, database, say)
     drained = time.monotonic() - healed_at
     left_over += _sockets(cluster)
     in_order = [*site.runners, *site.gateways, site.control]
@@ -152,23 +153,24 @@ async def _wind_up(cluster: Cluster, say: Say) -> tuple[Findings, float]:
     waiting = cluster.redis.waiting(STREAM)
     left_over += [f"{name} did not end in order" for name in await cluster.stop(site.workers, STOP_SECONDS)]
     left_over += _processes(cluster)
-    findings = await asyncio.to_thread(_read, cluster, database, waiting, left_over)
+    findings = await asyncio.to_thread(_read, cluster, database, waiting, left_over, restless)
     return findings, drained
 
 
-async def _until_quiet(cluster: Cluster, database: Database, say: Say) -> None:
-    """Until nothing is queued and no session is without an end, or for long enough."""
+async def _until_quiet(cluster: Cluster, database: Database, say: Say) -> list[str]:
+    """Until nothing is queued and no session is without an end; what there still is after long enough."""
     deadline = time.monotonic() + QUIET_SECONDS
     said = time.monotonic()
     while time.monotonic() < deadline:
         waiting = await asyncio.to_thread(cluster.redis.waiting, STREAM)
         sessions = await asyncio.to_thread(database.open_sessions)
         if waiting == 0 and sessions == 0:
-            return
+            return []
         if time.monotonic() - said > 5:
             said = time.monotonic()
             say(f"  {waiting} items in the queue, {sessions} sessions without an end")
         await asyncio.sleep(0.5)
+    return [f"{waiting} items in the queue, {sessions} sessions without an end"]
 
 
 def _sockets(cluster: Cluster) -> list[str]:
@@ -197,7 +199,9 @@ def _processes(cluster: Cluster) -> list[str]:
     return found
 
 
-def _read(cluster: Cluster, database: Database, waiting: int | None, left_over: list[str]) -> Findings:
+def _read(
+    cluster: Cluster, database: Database, waiting: int | None, left_over: list[str], restless: list[str]
+) -> Findings:
     site = cluster.site
     chaos = read(cluster.folder / "chaos.jsonl")
     killed_pids = {
@@ -232,6 +236,7 @@ def _read(cluster: Cluster, database: Database, waiting: int | None, left_over: 
         waiting=-1 if waiting is None else waiting,
         spooled_files=cluster.spool_files(),
         left_over=left_over,
+        restless=restless,
         died_by_themselves=[
             f"{event['target']} with status {event['status']}"
             for event in chaos

@@ -75,6 +75,7 @@ def findings(**fields: Any) -> Findings:
         spoken_by_services=frozenset(),
         waiting=0,
         spooled_files=[],
+        restless=[],
         left_over=[],
         died_by_themselves=[],
     )
@@ -257,6 +258,7 @@ def test_an_error_that_a_client_was_told_and_that_has_no_row_is_shown() -> None:
         ("waiting", 3, "left in the queue"),
         ("waiting", -1, "left in the queue"),
         ("spooled_files", ["r1/1.spool"], "left in spools"),
+        ("restless", ["0 items in the queue, 1 sessions without an end"], "not at rest"),
         ("left_over", ["a process on r1: 1 python"], "left over"),
         ("died_by_themselves", ["gw1 with status 1"], "ended by themselves"),
     ],
