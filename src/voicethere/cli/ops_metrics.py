@@ -91,16 +91,19 @@ def measure_http(metrics: Metrics) -> Callable[[SeenRequest], None]:
 
 
 def measure_queue(metrics: Metrics, queue: ErrorQueuePort) -> None:
-    """The queue's depth, asked for at each scrape."""
+    """The queue's depth and age, asked for at each scrape."""
     depth: int | None = None
+    oldest: float | None = None
 
     async def look() -> None:
-        nonlocal depth
-        depth = None
+        nonlocal depth, oldest
+        depth = oldest = None
         depth = await queue.depth()
+        oldest = await queue.oldest_seconds() or 0.0
 
     metrics.refresh(look)
     metrics.gauge("queue_depth", "Items that no worker has committed yet.", lambda: depth)
+    metrics.gauge("queue_oldest_seconds", "How long the oldest of them has waited.", lambda: oldest)
 
 
 def measure_producer(metrics: Metrics, producer: Producer) -> None:

@@ -76,7 +76,9 @@ async def test_the_queue_is_asked_when_somebody_scrapes() -> None:
     metrics, queue = Metrics(), InMemoryErrorQueue()
     ops_metrics.measure_queue(metrics, queue)
     await queue.put([sample_error("e-1"), sample_error("e-2")])
-    assert (await samples(metrics))["queue_depth",] == 2
+    found = await samples(metrics)
+    assert found["queue_depth",] == 2
+    assert found["queue_oldest_seconds",] >= 0
 
 
 async def test_what_is_not_known_is_left_out_and_takes_nothing_with_it() -> None:
