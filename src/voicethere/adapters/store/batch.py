@@ -46,7 +46,7 @@ def commit_batch(
 ) -> CommittedBatch:
     """Store all that can be stored and bury the rest; the caller commits."""
     owners = _owners(connection, items)
-    living = _living_projects(connection, owners, items)
+    counted = _counted_projects(connection, items)
     buried = list(dead)
     errors: list[Candidate] = []
     suppressions: list[Candidate] = []
@@ -55,13 +55,13 @@ def commit_batch(
         try:
             if isinstance(item, ErrorItem):
                 record = item.record
-                _check_session(owners, living, record.session_id, record.project_id)
+                _check_session(owners, record.session_id, record.project_id)
                 errors.append((error_row(record, now_ms), item))
             elif isinstance(item, SuppressedItem):
-                _check_suppression(living, item)
+                _check_suppression(counted, item)
                 suppressions.append((suppression_row(item, now_ms), item))
             else:
-                _check_session(owners, living, item.session_id, item.project_id)
+                _check_session(owners, item.session_id, item.project_id)
                 ends.append(item)
         except _Unstorable as problem:
             buried.append((encode(item), str(problem)))
@@ -81,12 +81,17 @@ def commit_batch(
 
 
 def _owners(connection: Connection, items: Sequence[QueueItem]) -> dict[str, str]:
-    """The project of each session that is there."""
+    """The project of each session that is there, and whose project nobody can delete before this commits."""
     wanted = sorted({session_id for item in items if (session_id := _session_id(item)) is not None})
     found: dict[str, str] = {}
     for start in range(0, len(wanted), _LOOKUP):
-        some = columns.among(connection, sessions.c.id, wanted[start : start + _LOOKUP])
-        query = select(sessions.c.id, sessions.c.project_id).where(some)
+        query = (
+            select(sessions.c.id, sessions.c.project_id)
+            .join(projects, projects.c.id == sessions.c.project_id)
+            .where(columns.among(connection, sessions.c.id, wanted[start : start + _LOOKUP]))
+            .order_by(projects.c.id)
+            .with_for_update(read=True, key_share=True, of=projects)
+        )
         found.update((row.id, row.project_id) for row in connection.execute(query))
     return found
 
@@ -97,12 +102,9 @@ def _session_id(item: QueueItem) -> str | None:
     return None if isinstance(item, SuppressedItem) else item.session_id
 
 
-def _living_projects(
-    connection: Connection, owners: Mapping[str, str], items: Sequence[QueueItem]
-) -> set[str]:
-    """Those projects of the items that are there, and that nobody can delete before this commits."""
-    counted = {item.project_id for item in items if isinstance(item, SuppressedItem)}
-    wanted = sorted(counted.union(owners.values()))
+def _counted_projects(connection: Connection, items: Sequence[QueueItem]) -> set[str]:
+    """Those projects of the counts that are there, and that nobody can delete before this commits."""
+    wanted = sorted({item.project_id for item in items if isinstance(item, SuppressedItem)})
     found: set[str] = set()
     for start in range(0, len(wanted), _LOOKUP):
         query = (
@@ -115,16 +117,16 @@ def _living_projects(
     return found
 
 
-def _check_session(owners: Mapping[str, str], living: Set[str], session_id: str, project_id: str) -> None:
+def _check_session(owners: Mapping[str, str], session_id: str, project_id: str) -> None:
     owner = owners.get(session_id)
-    if owner is None or owner not in living:
+    if owner is None:
         raise _Unstorable(f"there is no session {session_id[:64]!r} (it, or its project, may be deleted)")
     if owner != project_id:
         raise _Unstorable(f"the session {session_id[:64]!r} is not of the project {project_id[:64]!r}")
 
 
-def _check_suppression(living: Set[str], item: SuppressedItem) -> None:
-    if item.project_id not in living:
+def _check_suppression(counted: Set[str], item: SuppressedItem) -> None:
+    if item.project_id not in counted:
         raise _Unstorable(f"there is no project {item.project_id[:64]!r} (it may be deleted)")
     if not 1 <= item.count <= MAX_COUNT:
         raise _Unstorable(f"a count of suppressed errors is from 1 to {MAX_COUNT}")
@@ -135,8 +137,7 @@ def _insert(connection: Connection, table: Table, candidates: Sequence[Candidate
     if not candidates:
         return 0, []
     try:
-        with connection.begin_nested():
-            return insert_new(connection, table, [row for row, _ in candidates]), []
+        return insert_new(connection, table, [row for row, _ in candidates]), []
     except Exception as error:
         if is_unavailable(error):
             raise
