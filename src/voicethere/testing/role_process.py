@@ -7,14 +7,16 @@ import contextlib
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
 START_SECONDS = 60.0
+END_SECONDS = 60.0
 
 
 class RoleFailed(Exception):
-    """A role did not start; the words say where its log is, and its end."""
+    """A role did not start, or did not end; the words say where its log is, and its end."""
 
 
 def command(*words: str) -> list[str]:
@@ -103,11 +105,23 @@ class Role:
         return await self.ended()
 
     async def ended(self) -> int:
-        """Its exit status, once it has ended by itself."""
+        """Its exit status, once it has ended by itself.
+
+        Raises:
+            RoleFailed: it has not within a minute; it is killed then.
+        """
         assert self._process is not None
         assert self._process.stdin is not None
         # Not `communicate`: that closes the standard input, and who has lost its starter does not drain.
-        async with asyncio.timeout(START_SECONDS):
-            status = await self._process.wait()
-        self._process.stdin.close()
-        return status
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                return await self._process.wait()
+        except TimeoutError:
+            self.send_signal(signal.SIGKILL)
+            await self._process.wait()
+            log = await asyncio.to_thread(Path(self.log_file).read_text, errors="replace")
+            raise RoleFailed(
+                f"{self.name} did not end within {END_SECONDS:g} s; the end of its log: {log[-2000:]}"
+            ) from None
+        finally:
+            self._process.stdin.close()
