@@ -19,6 +19,8 @@ FIELD = b"item"
 MAX_READ_BYTES = 8 * 1024 * 1024
 PAGE = 100
 """How many entries one command reads: each is at most some 64 KiB, and Redis counts entries, not bytes."""
+MAX_PAGE = 500
+"""How many, where those read before were small."""
 FIRST = "0-0"
 _POSITION = re.compile(r"\d{1,20}-\d{1,20}")
 _MANY = 1000
@@ -76,6 +78,8 @@ class Stream:
         self._client = client
         self._key = key
         self._name = name
+        self._entry_bytes = MAX_READ_BYTES
+        """Of the entries that were read last, on average."""
 
     async def _command(self, *words: bytes | str | int) -> Any:
         return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
@@ -121,13 +125,18 @@ class Stream:
         entries: list[Entry] = []
         size = 0
         while len(entries) < limit and size < MAX_READ_BYTES:
-            count = min(PAGE, limit - len(entries))
+            # Each command costs a Redis that syncs always one more sync.
+            page_entries = max(PAGE, min(MAX_PAGE, (MAX_READ_BYTES - size) // self._entry_bytes))
+            count = min(page_entries, limit - len(entries))
             wait: list[str | int] = (
                 ["BLOCK", block_milliseconds] if block_milliseconds > 0 and not entries else []
             )
             page = await self._read(">", count, wait)
             entries += page
-            size += sum(len(entry.data or b"") for entry in page)
+            if page:
+                page_bytes = sum(len(entry.data or b"") for entry in page)
+                self._entry_bytes = max(1, page_bytes // len(page))
+                size += page_bytes
             if len(page) < count:
                 break
         return entries

@@ -100,9 +100,10 @@ class StreamConsumer:
     async def _held_before(self) -> list[Entry]:
         """The next of what Redis says we hold, and we do not know of."""
         while self._own_after is not None:
+            known = frozenset(self._known)  # some may be acknowledged, and forgotten, while this is read
             page = await self._stream.read_own(self._own_after)
             self._own_after = page[-1].position if page else None
-            if unknown := [entry for entry in page if entry.position not in self._known]:
+            if unknown := [entry for entry in page if entry.position not in known]:
                 return unknown
         return []
 
@@ -111,6 +112,7 @@ class StreamConsumer:
         if time.monotonic() < self._next_claim:
             return []
         while True:
+            known = frozenset(self._known)
             self._claim_cursor, page = await self._stream.take_over(
                 idle_milliseconds=self._idle_milliseconds, cursor=self._claim_cursor
             )
@@ -118,7 +120,7 @@ class StreamConsumer:
             if done:
                 self._next_claim = time.monotonic() + self._look_seconds
                 await self._forget_the_gone()
-            if unknown := [entry for entry in page if entry.position not in self._known]:
+            if unknown := [entry for entry in page if entry.position not in known]:
                 _log.warning("queue_items_taken_over", consumer=self._name, items=len(unknown))
                 return unknown
             if done:

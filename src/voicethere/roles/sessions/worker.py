@@ -1,7 +1,15 @@
 """The worker: takes errors and ends of sessions off the queue and stores them.
 
 The order is what makes it exact: receive, commit, and only then acknowledge. Where it dies in between, the
-items come again and change nothing. Knows no database and no queue by name.
+items come again and change nothing. Batches are committed one after the other, in the order in which they
+were received; what may overlap does:
+
+- A batch is acknowledged while the next one is received and committed. Of that one nobody hears before: a
+  worker that dies leaves one committed batch to come again, never more.
+- While it is behind (a batch was as large as it may be), it receives the next one during a commit. Otherwise
+  it receives after the commit: whatever came meanwhile is then one batch, and one command to the queue.
+
+So batches are small while little waits, and large when much does. Knows no database and no queue by name.
 """
 
 from __future__ import annotations
@@ -69,6 +77,8 @@ class Worker:
         self._sleep = sleep
         self._stopping = False
         self._attempts_since_stop = 0
+        self._ahead: asyncio.Task[Sequence[Delivery]] | None = None
+        self._acknowledging: asyncio.Task[None] | None = None
         self._finished = asyncio.Event()
         self._finished.set()
         self._log: Any = structlog.get_logger("voicethere.worker")
@@ -81,39 +91,82 @@ class Worker:
         """
         self._finished.clear()
         try:
-            while not self._stopping:
-                await self._step(limit=self._batch, wait_seconds=WAIT_SECONDS)
+            await self._work()
             if self._empties_queue:
                 await self._drain()
+            await self._acknowledged()
         except (StoreUnavailable, QueueUnavailable) as error:
             self._log.error("worker_stopped_early", reason=str(error), remedy="the items stay in the queue")
         finally:
-            self._finished.set()
+            try:
+                await self._end_tasks()
+            finally:
+                self._finished.set()
 
     async def stop(self) -> None:
         """Make `run` end, and return when it has. Stop the producers first: it may take what is there now."""
         self._stopping = True
         await self._finished.wait()
 
+    async def _work(self) -> None:
+        while not self._stopping:
+            deliveries = await self._next()
+            if len(deliveries) >= self._batch:
+                self._ahead = asyncio.create_task(self._receive(self._batch), name="worker receive")
+            await self._store_all(deliveries)
+        if self._ahead is not None:
+            await self._store_all(await self._next())
+
+    async def _next(self) -> Sequence[Delivery]:
+        """The next batch in order: the one that is being received already, if any is."""
+        if self._ahead is None:
+            return await self._receive(self._batch)
+        deliveries = await self._ahead
+        self._ahead = None
+        return deliveries
+
     async def _drain(self) -> None:
+        await self._acknowledged()  # what is not would be counted
         left = await self._persist(self._queue.depth)
         while left > 0:
-            taken = await self._step(limit=min(left, self._batch), wait_seconds=0.0)
-            if not taken:
+            deliveries = await self._receive(min(left, self._batch), wait_seconds=0.0)
+            if not deliveries:
                 return
-            left -= taken
+            await self._store_all(deliveries)
+            left -= len(deliveries)
 
-    async def _step(self, *, limit: int, wait_seconds: float) -> int:
-        """Receive, commit, acknowledge; how many items there were."""
-        deliveries = await self._persist(lambda: self._queue.receive(limit=limit, wait_seconds=wait_seconds))
-        if not deliveries:
-            return 0
-        await self._store_all(deliveries)
-        positions = [delivery.position for delivery in deliveries]
-        await self._persist(lambda: self._queue.acknowledge(positions))
-        return len(deliveries)
+    async def _receive(self, limit: int, wait_seconds: float = WAIT_SECONDS) -> Sequence[Delivery]:
+        return await self._persist(lambda: self._queue.receive(limit=limit, wait_seconds=wait_seconds))
 
     async def _store_all(self, deliveries: Sequence[Delivery]) -> None:
+        """Commit, then begin to acknowledge."""
+        if not deliveries:
+            await self._acknowledged()  # there is time, and whatever went wrong there is heard of
+            return
+        committed, seconds = await self._commit(deliveries)
+        await self._acknowledged()
+        self._tell(WorkedBatch(deliveries, committed, seconds))
+        positions = [delivery.position for delivery in deliveries]
+        self._acknowledging = asyncio.create_task(
+            self._persist(lambda: self._queue.acknowledge(positions)), name="worker acknowledge"
+        )
+
+    async def _acknowledged(self) -> None:
+        """Wait until all is acknowledged that was reported as committed."""
+        if self._acknowledging is not None:
+            await self._acknowledging
+            self._acknowledging = None
+
+    async def _end_tasks(self) -> None:
+        """After a failure or a cancellation. Nothing is lost by either: what was received comes again."""
+        tasks = [task for task in (self._ahead, self._acknowledging) if task is not None]
+        self._ahead = self._acknowledging = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _commit(self, deliveries: Sequence[Delivery]) -> tuple[CommittedBatch, float]:
+        """What became of them, and how many seconds that took."""
         items = [delivery.item for delivery in deliveries if delivery.item is not None]
         poison = [
             (delivery.data, delivery.problem or "unreadable")
@@ -124,6 +177,10 @@ class Worker:
         with self._tracer.span("commit batch", items=len(items), unreadable=len(poison)) as span:
             committed = await self._persist(lambda: self._store.commit_batch(items, poison))
             span.set(inserted=committed.inserted, duplicates=committed.duplicates, dead=committed.dead)
+        return committed, time.monotonic() - started
+
+    def _tell(self, batch: WorkedBatch) -> None:
+        committed = batch.committed
         self._log.debug(
             "batch_committed",
             inserted=committed.inserted,
@@ -135,13 +192,13 @@ class Worker:
             self._log.error(
                 "items_dead_lettered",
                 count=committed.dead,
-                unreadable=len(poison),
+                unreadable=sum(delivery.item is None for delivery in batch.deliveries),
                 remedy="look at the table dead_letters: each row names its problem",
             )
         if self._on_committed is not None:
             self._on_committed(committed)
         if self._on_batch is not None:
-            self._on_batch(WorkedBatch(deliveries, committed, time.monotonic() - started))
+            self._on_batch(batch)
 
     async def _persist(self, action: Callable[[], Awaitable[Result]]) -> Result:
         """Do it, again and again while the store or the queue is unavailable."""
