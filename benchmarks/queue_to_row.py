@@ -1,18 +1,16 @@
 """How fast errors become rows, next to what each database takes alone in the same run.
 
-    python benchmarks/queue_to_row.py [--rate 10000] [--seconds 5] [--rounds 7] [--json]
+    python benchmarks/queue_to_row.py [--rounds 7] [--json]
 
-Three measures, rows of about 2 KiB, everything durable (fsync, synchronous=FULL, appendfsync always):
+Two measures, rows of about 2 KiB, everything durable (fsync, synchronous=FULL):
 
 - PostgreSQL: the store's `commit_batch` against bare binary COPY into the same table (same indexes, same
   foreign key), batches of 1,000, in turns; all rows new, and with 1 % that were stored before. The aims: 55 %
   and 45 %.
 - SQLite: the same against bare `executemany` into the same table. The aim: 40 %.
-- From `put` on a Redis Stream to the committed row in PostgreSQL, at a fixed rate, by a worker in a process
-  of its own. The aim: p99 under 15 ms at 10,000 per second.
 
-Starts its own Redis and PostgreSQL and takes about a minute. Every figure is of this machine, this disk and
-this moment: compare the ratios.
+How long an error takes from the queue to its row is what `put_to_row.py` measures. Starts its own PostgreSQL
+and takes about a minute. Every figure is of this machine, this disk and this moment: compare the ratios.
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ import json
 import random
 import sqlite3
 import statistics
-import sys
 import tempfile
 import time
 import uuid
@@ -36,22 +33,17 @@ import msgspec
 import psycopg
 import structlog
 
-from voicethere.adapters.queue import RedisErrorQueue
-from voicethere.adapters.store import CommittedBatch, Store
+from voicethere.adapters.store import Store
 from voicethere.adapters.store.error_rows import error_row
 from voicethere.adapters.store.tables import session_errors
-from voicethere.roles.sessions.worker import Worker
 from voicethere.testing.postgres_server import PostgresServer, postgres_server
 from voicethere.testing.queue import sample_error
-from voicethere.testing.redis_server import redis_server
 from voicethere.wire.queue import ErrorItem, QueueItem
 
 STACK_LINES = 22
 BATCH = 1_000
 BATCHES = 8
 DUPLICATES = BATCH // 100
-TICK_SECONDS = 0.002
-WARM_UP_SECONDS = 1.0
 
 Batches = list[list[QueueItem]]
 
@@ -196,112 +188,22 @@ async def sqlite(directory: Path, rounds: int) -> dict[str, Any]:
     )
 
 
-async def work(redis_url: str, url: str) -> None:
-    """The worker's process: says when how many rows were committed, until its input ends."""
-    store = await Store.open(url)
-    queue = RedisErrorQueue(redis_url)
-
-    def committed(batch: CommittedBatch) -> None:
-        print(batch.inserted, time.monotonic(), flush=True)
-
-    worker = Worker(queue, store, on_committed=committed)
-    running = asyncio.create_task(worker.run())
-    print("ready", flush=True)
-    await asyncio.to_thread(sys.stdin.read)
-    await worker.stop()
-    await running
-    await queue.aclose()
-    await store.aclose()
-
-
-async def put_to_row(server: PostgresServer, rate: int, seconds: float) -> dict[str, Any]:
-    """One worker stores in the order of the puts: the n-th row is that of the n-th put."""
-    await server.execute("CREATE DATABASE paced")
-    store, project = await open_store(server.url_of("paced"))
-    await store.aclose()
-    async with redis_server(appendonly=True, appendfsync="always") as redis:
-        queue = RedisErrorQueue(redis.url)
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, __file__, "--work", redis.url, server.url_of("paced")),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert child.stdin is not None
-        assert child.stdout is not None
-        assert await child.stdout.readline() == b"ready\n"
-        items = iter(new_items(project, int(rate * (seconds + WARM_UP_SECONDS))))
-        put_at: list[float] = []
-        accepted: list[float] = []
-
-        async def put(item: QueueItem) -> None:
-            began = time.monotonic()
-            put_at.append(began)
-            await queue.put([item])
-            accepted.append(time.monotonic() - began)
-
-        began = time.monotonic()
-        putting: set[asyncio.Task[None]] = set()
-        for number, item in enumerate(items):
-            due = began + number / rate
-            if due - time.monotonic() > TICK_SECONDS:
-                await asyncio.sleep(TICK_SECONDS)
-            putting.add(task := asyncio.create_task(put(item)))
-            task.add_done_callback(putting.discard)
-        await asyncio.gather(*putting)
-        took = time.monotonic() - began
-        committed: list[float] = []
-        async with asyncio.timeout(60):
-            while len(committed) < len(put_at):
-                count, at = (await child.stdout.readline()).split()
-                committed += [float(at)] * int(count)
-        child.stdin.close()
-        await child.wait()
-        await queue.aclose()
-    warm = int(rate * WARM_UP_SECONDS)
-    return {
-        "asked_per_second": rate,
-        "put_per_second": round(len(put_at) / took),
-        "put_to_accepted": percentiles(accepted[warm:]),
-        "put_to_committed": percentiles(
-            [end - start for start, end in zip(put_at, committed, strict=True)][warm:]
-        ),
-    }
-
-
-def percentiles(seconds: list[float]) -> dict[str, float]:
-    """p50 and p99 in milliseconds."""
-    ordered = sorted(seconds)
-    return {
-        "p50_ms": round(statistics.median(ordered) * 1000, 2),
-        "p99_ms": round(ordered[int(len(ordered) * 0.99)] * 1000, 2),
-    }
-
-
-async def measure(directory: Path, *, rate: int, seconds: float, rounds: int) -> dict[str, Any]:
+async def measure(directory: Path, *, rounds: int) -> dict[str, Any]:
     async with postgres_server(durable=True) as server:
         return {
             "postgresql": await postgresql(server, rounds),
             "sqlite": await sqlite(directory, rounds),
-            "redis_to_postgresql": await put_to_row(server, rate, seconds),
         }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rate", type=int, default=10_000, help="errors put per second")
-    parser.add_argument("--seconds", type=float, default=5.0, help="for how long they are put")
     parser.add_argument("--rounds", type=int, default=7, help="of floor and store in turns")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
-    if arguments.work:
-        asyncio.run(work(*arguments.work))
-        return
     with tempfile.TemporaryDirectory(prefix="voicethere-rows-", dir=Path.cwd()) as directory:
-        found = asyncio.run(
-            measure(Path(directory), rate=arguments.rate, seconds=arguments.seconds, rounds=arguments.rounds)
-        )
+        found = asyncio.run(measure(Path(directory), rounds=arguments.rounds))
     if arguments.json:
         print(json.dumps(found))
         return
