@@ -18,6 +18,11 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
+SLOW_END_SECONDS = 15.0
+CANCEL_AGAIN_SECONDS = 10.0
+MAX_NAMED_TASKS = 50
+
+
 class Stopped(Exception):
     """The process was asked to end before it served."""
 
@@ -54,6 +59,8 @@ class Running:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, running.ask_to_stop)
+            watching = asyncio.create_task(running._say_what_is_left(), name="the end's watch")
+            stack.callback(watching.cancel)
             stack.callback(running.leaving.set)
             yield running
             running.leaving.set()
@@ -84,8 +91,7 @@ class Running:
             return task.result()
         finally:
             for each in (task, stopped):
-                each.cancel()
-            await asyncio.wait({task, stopped})
+                await _cancelled(each)
 
     async def role(
         self,
@@ -111,12 +117,23 @@ class Running:
         async def end() -> None:
             self.leaving.set()
             if stop is None:
-                task.cancel()
-            elif (stopping := stop()) is not None:
+                await _cancelled(task)
+                return
+            if (stopping := stop()) is not None:
                 await stopping
             await asyncio.wait([task])
 
         self.stack.push_async_callback(end)
+
+    async def _say_what_is_left(self) -> None:
+        """An end that takes long says what it waits for: whoever kills us then can tell why."""
+        await self.leaving.wait()
+        while True:
+            await asyncio.sleep(SLOW_END_SECONDS)
+            tasks = sorted(
+                task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()
+            )
+            _log.warning("still_ending", tasks=tasks[:MAX_NAMED_TASKS])
 
     async def until_stopped(self, *, linger_seconds: float = 0.0) -> str | None:
         """Return at SIGTERM, SIGINT, or when a role has ended by itself: then with the reason.
@@ -128,3 +145,11 @@ class Running:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.hurried.wait(), linger_seconds)
         return self.problem
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    """Cancel until it has ended. Once is not always enough: before Python 3.12 `wait_for` forgets a
+    cancellation that comes in the very moment in which what it waited for is done."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_AGAIN_SECONDS)

@@ -7,7 +7,9 @@ import os
 import signal
 
 import pytest
+from structlog.testing import capture_logs
 
+from voicethere.cli import running as running_module
 from voicethere.cli.running import Running, Stopped
 
 
@@ -70,6 +72,47 @@ async def test_roles_end_in_the_opposite_order_of_their_start() -> None:
             await running.role(name, work(name))
         await asyncio.sleep(0)
     assert ended == ["third", "second", "first"]
+
+
+async def test_a_role_that_forgets_a_cancellation_is_cancelled_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running_module, "CANCEL_AGAIN_SECONDS", 0.01)
+    forgotten = 0
+
+    async def forgetful() -> None:
+        nonlocal forgotten
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if forgotten:
+                    raise
+                forgotten += 1
+
+    async with Running.start() as running:
+        await running.role("forgetful", forgetful())
+        await asyncio.sleep(0)
+    assert forgotten == 1
+
+
+async def test_an_end_that_takes_long_says_what_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running_module, "SLOW_END_SECONDS", 0.001)
+    said = asyncio.Event()
+
+    def hear(_logger: object, _method: str, event: dict[str, object]) -> dict[str, object]:
+        if event["event"] == "still_ending" and "slow" in str(event["tasks"]):
+            said.set()
+        return event
+
+    with capture_logs(processors=[hear]):
+        async with Running.start() as running:
+            await running.role("slow", said_so(said), lambda: None)
+
+
+async def said_so(said: asyncio.Event) -> None:
+    async with asyncio.timeout(5):
+        await said.wait()
 
 
 async def test_a_role_that_ends_by_itself_ends_the_process() -> None:
