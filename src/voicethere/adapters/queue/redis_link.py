@@ -21,7 +21,11 @@ _RAW_REPLIES = ("XREADGROUP", "XAUTOCLAIM", "XCLAIM", "XPENDING", "XINFO CONSUME
 
 
 def connect(url: str, *, answer_seconds: float) -> Redis:
-    """A client that waits at most `answer_seconds` for each answer, and tries nothing twice by itself.
+    """A client that waits at most `answer_seconds` for a connection, and tries nothing twice by itself.
+
+    For answers it waits without end: whoever uses it does so within `answered`. (The client's own time limit
+    is made with `asyncio.wait_for`, which on Python 3.11 now and then swallows a cancellation, and with it
+    the end of `answered`.)
 
     Connects when it is first used; replies of the stream commands are given as Redis sent them (RESP2).
 
@@ -37,7 +41,7 @@ def connect(url: str, *, answer_seconds: float) -> Redis:
         ) from None
     # Behind what the URL's own options say: the rest of this package relies on these.
     pool.connection_kwargs.update(
-        socket_timeout=answer_seconds,
+        socket_timeout=None,
         socket_connect_timeout=answer_seconds,
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from voicethere.adapters.relay.framing import LinkClosed, check_size
 from voicethere.adapters.relay.inbox import Inbox
 from voicethere.adapters.relay.notices import NoticeBox
-from voicethere.adapters.relay.redis_client import check_name
+from voicethere.adapters.relay.redis_client import ANSWER_SECONDS, check_name
 from voicethere.adapters.relay.redis_frames import (
     Channels,
     FromRunner,
@@ -231,7 +231,9 @@ class RedisRelayHub:
             suspects: list[tuple[str, str]] = []
             for start in range(0, len(here), _POLL_CHUNK):
                 chunk = here[start : start + _POLL_CHUNK]
-                counts = await client.pubsub_numsub(*(self._channels.runner(*runner) for runner in chunk))
+                channels = [self._channels.runner(*runner) for runner in chunk]
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    counts = await client.pubsub_numsub(*channels)
                 for runner, (_, subscribers) in zip(chunk, counts, strict=True):
                     if self._presence.polled(*runner, subscribers):
                         suspects.append(runner)

@@ -70,7 +70,7 @@ class RedisLease:
         self._clock: Clock = SystemClock() if clock is None else clock
         # A holder must be able to ask twice before the lease lapses.
         self._answer_seconds = min(2.0, seconds / 3)
-        self._client = open_client(url, answer_seconds=self._answer_seconds)
+        self._client = open_client(url, connect_seconds=self._answer_seconds)
         self._token = secrets.token_hex(16)
         self._held_until: float | None = None
         self._troubled = False

@@ -18,14 +18,14 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as RedisAway
 from redis.exceptions import ResponseError
 
-from voicethere.adapters.relay.redis_client import REDIS_TROUBLE, open_client
+from voicethere.adapters.relay.redis_client import ANSWER_SECONDS, REDIS_TROUBLE, open_client
 from voicethere.adapters.relay.redis_outgoing import Outgoing
 
 _log = structlog.get_logger(__name__)
 
 _PING_SECONDS = 1.0
 _MOST_UNANSWERED = 3
-_SUBSCRIBE_SECONDS = 3.0
+_SUBSCRIBE_SECONDS = 4.0
 _PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
 _CLOSE_SECONDS = 1.0
@@ -126,20 +126,23 @@ class RedisLine:
             _log.warning("relay_away", problem=str(problem))
 
     async def _subscribe(self) -> PubSub:
-        channels = await self._user.channels(self._client)
         pubsub = self._client.pubsub()
         try:
-            # One command for all: its confirmations come before any message.
-            await pubsub.subscribe(*channels)
-            for _ in channels:
-                async with asyncio.timeout(_SUBSCRIBE_SECONDS):
-                    confirmed = await pubsub.get_message(timeout=None)
-                if confirmed is None or confirmed["type"] != "subscribe":
-                    raise RedisAway("the subscription was not confirmed")
+            async with asyncio.timeout(_SUBSCRIBE_SECONDS):
+                await self._subscribe_to(pubsub, await self._user.channels(self._client))
         except BaseException:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
             raise
         return pubsub
+
+    @staticmethod
+    async def _subscribe_to(pubsub: PubSub, channels: list[str]) -> None:
+        # One command for all: its confirmations come before any message.
+        await pubsub.subscribe(*channels)
+        for _ in channels:
+            confirmed = await pubsub.get_message(timeout=None)
+            if confirmed is None or confirmed["type"] != "subscribe":
+                raise RedisAway("the subscription was not confirmed")
 
     async def _use(self, pubsub: PubSub) -> None:
         try:
@@ -203,7 +206,8 @@ class RedisLine:
             for parcel in parcels:
                 pipeline.publish(parcel.channel, parcel.data)
             try:
-                heard = await pipeline.execute()
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    heard = await pipeline.execute()
             except ResponseError as error:
                 raise RedisAway(f"Redis refused to publish: {error}") from error
             self.outgoing.settle(heard)
