@@ -83,7 +83,7 @@ async def run_sessions(
     lease = process.engines.lease()
     running.stack.push_async_callback(lease.aclose)
     clock = SystemClock()
-    secret = await store.platform_secret("join tokens", new_secret)
+    secret = await process.engines.while_starting(lambda: store.platform_secret("join tokens", new_secret))
     service = SessionService(
         store=store,
         queue=producer.queue,

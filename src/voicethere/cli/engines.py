@@ -5,9 +5,9 @@ The one place that knows both. Everything is imported when it is needed: a runne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
 import tenacity
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BUSY_SECONDS = 1.0
 """How long a put waits for a queue that somebody holds, before it is spooled: a session's end waits too."""
 
+Result = TypeVar("Result")
 _log = structlog.get_logger(__name__)
 
 
@@ -56,17 +57,30 @@ class Engines:
             StoreUnavailable: the database of this machine cannot be used.
             ValueError: the URL is of none, or its driver is missing.
         """
-        from voicethere.adapters.store import Store, StoreUnavailable
+        from voicethere.adapters.store import Store
 
         url = self._configuration.database_url or self._layout.database_url
+        return await self.while_starting(lambda: Store.open(url))
+
+    async def while_starting(self, action: Callable[[], Awaitable[Result]]) -> Result:
+        """What `action` gives. A database that is a server is waited for: it may go away again at any moment.
+
+        Raises:
+            StoreUnavailable: the database of this machine cannot be used.
+        """
+        from voicethere.adapters.store import StoreUnavailable
+
+        async def attempt() -> Result:
+            return await action()
+
         if not self.distributed:
-            return await Store.open(url)
+            return await attempt()
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(StoreUnavailable),
             wait=tenacity.wait_exponential_jitter(initial=0.1, max=2.0),
             before_sleep=_say_waiting,
         )
-        return await attempts(Store.open, url)
+        return await attempts(attempt)
 
     def queue(self, *, busy_seconds: float = 5.0) -> ErrorQueuePort:
         """The `session-errors` queue; `busy_seconds` is how long a file that somebody holds is waited for."""

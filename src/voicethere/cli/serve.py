@@ -85,7 +85,7 @@ def control(config_file: Path | None, as_json: bool, until_stdin_closes: bool, *
         listener = Listener(process.running, configuration.host, _port(process))
         store = await process.store()
         await composition.serve_routes(process, [composition.control_routes(process, store)], listener)
-        key = await composition.first_key(store)
+        key = await process.engines.while_starting(lambda: composition.first_key(store))
         return _Started(base_url=configuration.public_url or listener.url, api_key=key)
 
     _serve("control", start, config_file, settings, as_json=as_json, until_stdin_closes=until_stdin_closes)
