@@ -77,7 +77,7 @@ class Engines:
             return await attempt()
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(StoreUnavailable),
-            wait=tenacity.wait_exponential_jitter(initial=0.1, max=2.0),
+            wait=tenacity.wait_exponential(multiplier=0.1, max=2.0) + tenacity.wait_random(0, 0.1),
             before_sleep=_say_waiting,
         )
         return await attempts(attempt)
