@@ -11,7 +11,8 @@ import hashlib
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from sqlalchemy import Connection, Table, exc, select, update
+from sqlalchemy import Connection, Table, any_, bindparam, exc, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from voicethere.adapters.store import columns
 from voicethere.adapters.store.availability import is_unavailable
@@ -35,6 +36,21 @@ _LOOKUP = 500
 
 Dead = tuple[bytes, str]
 Candidate = tuple[Values, QueueItem]
+
+# Made once: making it anew for every batch takes as long as running it.
+_OWNERS = {
+    dialect: (
+        select(sessions.c.id, sessions.c.project_id)
+        .join(projects, projects.c.id == sessions.c.project_id)
+        .where(among_wanted)
+        .order_by(projects.c.id)
+        .with_for_update(read=True, key_share=True, of=projects)
+    )
+    for dialect, among_wanted in {
+        "sqlite": sessions.c.id.in_(bindparam("wanted", expanding=True)),
+        "postgresql": sessions.c.id == any_(bindparam("wanted", type_=ARRAY(columns.Text()))),
+    }.items()
+}
 
 
 class _Unstorable(Exception):
@@ -85,14 +101,10 @@ def _owners(connection: Connection, items: Sequence[QueueItem]) -> dict[str, str
     wanted = sorted({session_id for item in items if (session_id := _session_id(item)) is not None})
     found: dict[str, str] = {}
     for start in range(0, len(wanted), _LOOKUP):
-        query = (
-            select(sessions.c.id, sessions.c.project_id)
-            .join(projects, projects.c.id == sessions.c.project_id)
-            .where(columns.among(connection, sessions.c.id, wanted[start : start + _LOOKUP]))
-            .order_by(projects.c.id)
-            .with_for_update(read=True, key_share=True, of=projects)
+        some = connection.execute(
+            _OWNERS[connection.dialect.name], {"wanted": wanted[start : start + _LOOKUP]}
         )
-        found.update((row.id, row.project_id) for row in connection.execute(query))
+        found.update((session_id, project_id) for session_id, project_id in some)
     return found
 
 
