@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: help setup demo test check tests serve lock format schema pictures bench faults torture docs docs-errors clean
+.PHONY: help setup demo test check tests serve lock format schema pictures bench soak faults torture docs docs-errors clean
 
 help:  ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ pictures: $(READY)  ## Make the pictures of the README and the docs again
 
 bench: $(READY)  ## Run every benchmark, each with its floor
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+soak: $(READY)  ## Minutes or an hour of steady, mixed traffic: does anything grow? (ARGS="--minutes 60")
+	@$(BIN)/python -m tools.soak $(ARGS)
 
 faults: $(READY)  ## Inject every fault into real sessions and show what became known of each (ARGS="--repeat 20")
 	@$(BIN)/voicethere faults $(ARGS)
