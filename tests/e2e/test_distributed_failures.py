@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from tests.e2e.agents import ECHO
 from tests.e2e.person import Person
-from tests.e2e.waiting import eventually, eventually_true
+from tests.e2e.waiting import eventually
 from voicethere.testing.distributed import Distributed, distributed_platform
 from voicethere.testing.platform_process import Deployed, Operator
 from voicethere.testing.role_process import Role
@@ -190,14 +190,15 @@ async def test_nothing_outlives_a_killed_starter() -> None:
     await starter.stdout.readline()
     everything = psutil.Process(starter.pid).children(recursive=True)
     assert len(everything) > 10
+    commands = {process: " ".join(process.cmdline()) for process in everything}
     starter.send_signal(signal.SIGKILL)
     await starter.communicate()
 
-    def alive() -> list[str]:
+    async def alive() -> list[str]:
         return [
-            process.name()
+            commands[process]
             for process in everything
             if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
         ]
 
-    await eventually_true("the end of every process", lambda: not alive())
+    await eventually("the end of every process", alive, lambda left: not left)
