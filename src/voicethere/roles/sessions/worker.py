@@ -4,8 +4,9 @@ The order is what makes it exact: receive, commit, and only then acknowledge. Wh
 items come again and change nothing. Batches are committed one after the other, in the order in which they
 were received; what may overlap does:
 
-- A batch is acknowledged while the next one is received and committed. Of that one nobody hears before: a
-  worker that dies leaves one committed batch to come again, never more.
+- A batch is acknowledged while the next one is received and committed. Nobody hears of that one, and none
+  is committed after it, before: of what a worker that dies leaves to come again, two batches at most are
+  stored already.
 - While it is behind (a batch was as large as it may be), it receives the next one during a commit. Otherwise
   it receives after the commit: whatever came meanwhile is then one batch, and one command to the queue.
 
