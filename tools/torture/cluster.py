@@ -15,7 +15,7 @@ from tools.torture.disk import Disk
 from tools.torture.engines import AS_POSTGRES, Postgres, Redis
 from tools.torture.journal import Journal
 from tools.torture.network import SUBNET, Network
-from tools.torture.processes import NotStarted, Supervised
+from tools.torture.processes import Held, NotStarted, Supervised
 from tools.torture.schedule import Site
 
 CLIENT = "client"
@@ -43,6 +43,8 @@ class Cluster:
         self.postgres = Postgres(folder / "postgres", data, subnet=f"{SUBNET}.0/24")
         self.deployment = folder / "deployment.json"
         self.api_key = ""
+        self.fresh: dict[str, Held] = {}
+        """What each role held when everything was new."""
         self._config = folder / "voicethere.toml"
         self._chaos = chaos
 
@@ -107,6 +109,7 @@ class Cluster:
         await self._add("balancer", self._balancer_command())
         said = await asyncio.gather(*(self.processes[name].serves() for name in (*roles, "balancer")))
         self.api_key = said[0]["api_key"]
+        self.fresh = {name: self.processes[name].held() for name in roles}
         await self._deploy()
 
     async def start_load(self, *, rate: float, size: int, seed: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
 from tools.torture.journal import read
@@ -22,6 +23,13 @@ RESTART_SECONDS = 0.5
 
 class NotStarted(Exception):
     """A process did not come to serve; the words hold the end of what it said."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """How many descriptors a process has open, and how many processes are below it."""
+
+    descriptors: int
+    children: int
 
 
 class Supervised:
@@ -61,6 +69,16 @@ class Supervised:
     def pid(self) -> int | None:
         """Of the process that runs now."""
         return self._process.pid if self._process is not None and self.running else None
+
+    def held(self) -> Held:
+        """What the process has of the machine now."""
+        family = self._family()
+        if not family:
+            return Held(descriptors=0, children=0)
+        try:
+            return Held(descriptors=family[0].num_fds(), children=len(family[0].children(recursive=True)))
+        except psutil.NoSuchProcess:
+            return Held(descriptors=0, children=0)
 
     async def start(self) -> None:
         """Return when the process is there, whether it serves or not."""

@@ -30,6 +30,10 @@ QUIET_SECONDS = 160.0
 """How long the platform may take to store everything and to end every session, once the load has ended: two
 minutes of them are what a session waits for a client that never comes (because its start was interrupted)."""
 STOP_SECONDS = 30.0
+HELD_SECONDS = 10.0
+"""How long agents that are not needed any more may take to end."""
+MORE_DESCRIPTORS = 24
+"""A role that has worked has connections to its engines that it did not need before."""
 
 Say = Callable[[str], None]
 
@@ -146,6 +150,7 @@ async def _wind_up(cluster: Cluster, say: Say) -> tuple[Findings, float]:
     database = Database(cluster.postgres.local_url)
     restless = await _until_quiet(cluster, database, say)
     drained = time.monotonic() - healed_at
+    left_over += await _held(cluster)
     left_over += _sockets(cluster)
     in_order = [*site.runners, *site.gateways, site.control]
     left_over += [f"{name} did not end in order" for name in await cluster.stop(in_order, STOP_SECONDS)]
@@ -171,6 +176,20 @@ async def _until_quiet(cluster: Cluster, database: Database, say: Say) -> list[s
             say(f"  {waiting} items in the queue, {sessions} sessions without an end")
         await asyncio.sleep(0.5)
     return [f"{waiting} items in the queue, {sessions} sessions without an end"]
+
+
+async def _held(cluster: Cluster) -> list[str]:
+    """Roles that have more of the machine than when they were new, with no session left."""
+    deadline = time.monotonic() + HELD_SECONDS
+    while True:
+        found = []
+        for name, fresh in cluster.fresh.items():
+            now = cluster.processes[name].held()
+            if now.descriptors > fresh.descriptors + MORE_DESCRIPTORS or now.children > fresh.children:
+                found.append(f"{name} has {now}, and had {fresh} when it was new")
+        if not found or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(0.2)
 
 
 def _sockets(cluster: Cluster) -> list[str]:
