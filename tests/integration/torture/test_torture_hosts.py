@@ -23,7 +23,10 @@ print("listens", flush=True)
 while True:
     server.accept()[0].close()
 """
-_CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=float(sys.argv[3]))"
+_CONNECT = """
+import socket, sys
+socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=float(sys.argv[3]))
+"""
 
 
 class Hosts:
@@ -37,7 +40,7 @@ class Hosts:
         assert self.listener.stdout.readline() == "listens\n"
 
     def reaches(self, within: float = 10.0) -> bool:
-        """Whether r1 can connect to what listens on data; the kernel may try a lost packet again for a while."""
+        """Whether r1 can connect to what listens on data; a lost packet is tried again for a while."""
         command = [*self.network.enter("r1"), sys.executable, "-c", _CONNECT]
         done = subprocess.run(
             [*command, self.network.address("data"), str(PORT), str(within)], capture_output=True, check=False
