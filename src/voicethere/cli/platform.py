@@ -14,6 +14,7 @@ from voicethere.cli.configuration import Configuration
 from voicethere.cli.configuration.settings import DEFAULT_PORTS
 from voicethere.cli.http_server import Listener
 from voicethere.cli.process import Process
+from voicethere.cli.process_memory import set_aside
 from voicethere.cli.runner_process import RunnerProcess
 from voicethere.cli.running import Running
 
@@ -76,6 +77,7 @@ async def _start(process: Process) -> Serving:
     await running.role("runner's keeper", runner.keep())
     async with asyncio.timeout(_RUNNER_START_SECONDS):
         await service.runner_linked()
+    set_aside()
     return Serving(
         base_url=configuration.public_url or listener.url,
         api_key=api_key,

@@ -26,6 +26,13 @@ def hold_little() -> None:
         mallopt(_M_ARENA_MAX, _MOST_ARENAS)
 
 
+def set_aside() -> None:
+    """Once a role serves: what lives now lives as long as the process, and full collections, which stop
+    everything for tenths of a second otherwise, need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
 async def give_back(ended: Callable[[], int], *, every: float = EVERY_SECONDS) -> None:
     """Collect and return what sessions have left behind, until cancelled.
 
@@ -34,8 +41,7 @@ async def give_back(ended: Callable[[], int], *, every: float = EVERY_SECONDS) -
     sessions only, and takes a few milliseconds.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    gc.collect()
-    gc.freeze()
+    set_aside()
     seen = ended()
     while True:
         await asyncio.sleep(every)

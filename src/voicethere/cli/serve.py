@@ -22,6 +22,7 @@ from voicethere.cli.configuration.options import configuration_of, configured
 from voicethere.cli.configuration.settings import DEFAULT_PORTS
 from voicethere.cli.instance import new_instance
 from voicethere.cli.logs import configure_logs
+from voicethere.cli.process_memory import set_aside
 from voicethere.cli.stdin_end import when_stdin_closes
 from voicethere.core.ports import SandboxUnavailable
 
@@ -206,6 +207,7 @@ async def _until_the_end(
         except Stopped:
             return running.problem
         process.readiness.served()
+        set_aside()
         _say(
             RoleServing(
                 role=role,

@@ -25,7 +25,8 @@ class RunnerGauges(msgspec.Struct, frozen=True, kw_only=True):
 
     `sessions` of at most `capacity` are hosted; `children` are the agents' processes that are alive, of which
     `warm_children` wait for a session. The rest is counted since the runner began: sessions `hosted`, those
-    that have ended among them, `errors` recorded by code, `queue_put_failures` (attempts that neither queue nor spool took), `refused` assignments by failure
+    that have ended among them, `errors` recorded by code, `queue_put_failures` (attempts that neither queue
+    nor spool took), `refused` assignments by failure
     code, and warm children that were taken by a session, or lost before one came.
     """
 

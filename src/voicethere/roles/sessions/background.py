@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 import structlog
 
 _log = structlog.get_logger(__name__)
+
+
+_CANCEL_AGAIN_SECONDS = 1.0
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel until all have ended.
+
+    Once is not always enough: before Python 3.12 `wait_for` forgets a cancellation that comes in the very moment
+    in which what it waited for is done.
+    """
+    remaining = {task for task in tasks if not task.done()}
+    while remaining:
+        for task in remaining:
+            task.cancel()
+        _, remaining = await asyncio.wait(remaining, timeout=_CANCEL_AGAIN_SECONDS)
 
 
 class Background:
@@ -36,8 +52,4 @@ class Background:
         """Give what still runs `patience_seconds` to finish, then cancel it."""
         if self._tasks and patience_seconds:
             await asyncio.wait(set(self._tasks), timeout=patience_seconds)
-        remaining = set(self._tasks)
-        for task in remaining:
-            task.cancel()
-        if remaining:
-            await asyncio.wait(remaining)
+        await cancelled(self._tasks)

@@ -22,7 +22,7 @@ from voicethere.core.ports import Clock, ErrorQueuePort, Lease, RelayHub
 from voicethere.core.provisioning import estimate_wait_seconds
 from voicethere.core.tracing import NO_TRACER, Tracer
 from voicethere.errors.times import iso, iso_from_epoch
-from voicethere.roles.sessions.background import Background
+from voicethere.roles.sessions.background import Background, cancelled
 from voicethere.roles.sessions.coordinator import Coordinator
 from voicethere.roles.sessions.gateway import SignalingGateway
 from voicethere.roles.sessions.hosted import room_id_of
@@ -153,9 +153,7 @@ class SessionService:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await cancelled(tasks)
             await self._end_term()
         for task in done:
             task.result()
@@ -249,7 +247,7 @@ class SessionService:
                 elif not held and self._coordinator is not None:
                     _log.warning("coordination_lost")
                     if starting is not None:
-                        starting.cancel()
+                        await cancelled([starting])
                     await self._end_term()
                 if not held:
                     self._ready.set()
@@ -257,8 +255,7 @@ class SessionService:
                 await asyncio.sleep(max(0.0, self._lease.seconds / 4 - (time.monotonic() - asked_at)))
         finally:
             if starting is not None:
-                starting.cancel()
-                await asyncio.wait([starting])
+                await cancelled([starting])
 
     async def _begin_term(self) -> None:
         coordinator = self._coordinator = Coordinator(
