@@ -17,8 +17,8 @@ _CANCEL_AGAIN_SECONDS = 1.0
 async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel until all have ended.
 
-    Once is not always enough: before Python 3.12 `wait_for` forgets a cancellation that comes in the very moment
-    in which what it waited for is done.
+    Once is not always enough: before Python 3.12 `wait_for` forgets a cancellation that comes in the very
+    moment in which what it waited for is done.
     """
     remaining = {task for task in tasks if not task.done()}
     while remaining:
