@@ -103,6 +103,27 @@ class TestOpening:
         assert life.all(effects.Record) == []
         assert life.log[-1] == effects.QueueEnd(end_reason=EndReason.CLIENT_DISCONNECTED, failed=False)
 
+    def test_a_client_that_never_comes_is_not_waited_for_without_end(self) -> None:
+        life = Life(VOICE)
+        life.tell(events.AgentReady())
+        assert life.timers == {Timer.ARRIVAL: 180.0}
+        assert life.kinds(life.tell(events.TimerFired(timer=Timer.ARRIVAL))) == ["Flush"]
+        life.tell(events.Flushed(), events.TornDown(), events.RecordsDurable())
+        assert life.log[-1] == effects.QueueEnd(end_reason=EndReason.CLIENT_DISCONNECTED, failed=False)
+
+    def test_a_client_that_came_once_is_waited_for_as_one_that_was_lost(self) -> None:
+        life = Life(VOICE)
+        life.tell(events.AgentReady(), events.ControlOpened())
+        assert Timer.ARRIVAL not in life.timers
+        life.tell(events.PeerLost())
+        assert life.timers[Timer.REJOIN] == 30.0
+        assert Timer.ARRIVAL not in life.timers
+
+    def test_nobody_waits_for_a_client_that_was_there_before_the_agent(self) -> None:
+        life = Life(VOICE)
+        life.tell(events.ControlOpened(), events.AgentReady())
+        assert Timer.ARRIVAL not in life.timers
+
 
 class TestFailing:
     def test_a_handler_that_raises_with_audio(self) -> None:

@@ -20,6 +20,7 @@ class Timer(enum.StrEnum):
 
     HELLO = "hello"
     TELL = "tell"
+    ARRIVAL = "arrival"
     REJOIN = "rejoin"
     IDLE = "idle"
     IDLE_GRACE = "idle_grace"

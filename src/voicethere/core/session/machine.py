@@ -7,6 +7,8 @@ The rules (contract: control-channel.md, "How a session fails"; session-api.md; 
 
 - A session is *opening* until the agent has its `session_start`: that waits for the agent to be loaded, for
   voice-control to be open, and for the client's `session_hello` or half a second.
+- A client that has never come is waited for `arrival_seconds`, longer than whoever assigned the session waits
+  for one to join: it may have joined at a gateway that died before it could say so.
 - What a client sends before that is kept (bounded) and handed over right behind `session_start`.
 - The first thing that ends a session wins. Exactly one error with `recoverable: false` is told to the client,
   and none after it; what fails later (crash speech, teardown) is recorded and not told.
@@ -269,6 +271,8 @@ class _Step:
 
 def _agent_ready(step: _Step, event: AgentReady) -> None:
     step.change(agent_ready=True, has_idle_hook=event.has_idle_hook)
+    if step.state.phase is Phase.OPENING and not step.state.control_open:
+        step.set_timer(Timer.ARRIVAL, step.rules.arrival_seconds)
     if step.wants_more():
         step.start_if_ready()
 
@@ -302,7 +306,7 @@ def _ending_failure(step: _Step, code: SessionErrorCode, cause: Cause, reason: E
 
 def _control_opened(step: _Step, event: ControlOpened) -> None:
     step.change(control_open=True)
-    step.cancel(Timer.REJOIN)
+    step.cancel(Timer.ARRIVAL, Timer.REJOIN)
     if step.state.phase in _CLOSING:
         return
     step.unsay()
@@ -544,6 +548,7 @@ def _ignore(step: _Step, event: Event) -> None:
 _TIMERS: dict[Timer, Callable[[_Step], None]] = {
     Timer.HELLO: _hello_over,
     Timer.TELL: _nobody_to_tell,
+    Timer.ARRIVAL: _not_rejoined,
     Timer.REJOIN: _not_rejoined,
     Timer.IDLE: _idle,
     Timer.IDLE_GRACE: _idle_grace_over,

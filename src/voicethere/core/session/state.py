@@ -45,6 +45,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     idle_on_messages: bool = True
     hello_seconds: float = 0.5
     tell_seconds: float = 120.0
+    arrival_seconds: float = 180.0
     rejoin_seconds: float = 30.0
     idle_grace_seconds: float = 30.0
     drain_speech_seconds: float = 15.0

@@ -29,6 +29,7 @@ def rules_of(assignment: AssignSession, settings: RunnerSettings) -> Rules:
         idle_on_messages=wanted.idle_timeout_dc_inbound,
         hello_seconds=settings.hello_seconds,
         tell_seconds=settings.tell_seconds,
+        arrival_seconds=settings.arrival_seconds,
         rejoin_seconds=settings.rejoin_seconds,
         idle_grace_seconds=settings.idle_grace_seconds,
     )

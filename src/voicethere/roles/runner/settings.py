@@ -33,6 +33,7 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
     connect_seconds: Seconds = 20.0
     hello_seconds: Seconds = 0.5
     tell_seconds: Seconds = 120.0
+    arrival_seconds: Seconds = 180.0
     rejoin_seconds: Seconds = 30.0
     reoffer_seconds: Seconds = 1.0
     quiet_seconds: Seconds = 2.0
