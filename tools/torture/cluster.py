@@ -20,6 +20,8 @@ from tools.torture.schedule import Site
 
 CLIENT = "client"
 CAPACITY = 8
+ARRIVAL_SECONDS = 45
+"""How long a runner waits for a client that never comes: shorter than by default, so that a run is."""
 CONTROL_PORT = 8080
 SESSIONS_PORT = 8081
 BALANCER_PORT = 8000
@@ -176,7 +178,7 @@ class Cluster:
             port = CONTROL_PORT if role == "control" else SESSIONS_PORT
             options += ["--host=0.0.0.0", f"--port={port}"]
         if role == "runner":
-            options.append(f"--capacity={CAPACITY}")
+            options += [f"--capacity={CAPACITY}", f"--set=arrival_seconds={ARRIVAL_SECONDS}"]
         serve = [sys.executable, "-m", "voicethere.cli.main", "serve", role]
         return [*serve, *options, "--json", "--until-stdin-closes"]
 

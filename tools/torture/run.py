@@ -26,9 +26,9 @@ from tools.torture.schedule import Kind, Site, plan
 PREFIX = "vtt"
 CLIENTS_SECONDS = 150.0
 """How long clients may take to come to their ends: longer than the longest silence that they put up with."""
-QUIET_SECONDS = 160.0
-"""How long the platform may take to store everything and to end every session, once the load has ended: two
-minutes of them are what a session waits for a client that never comes (because its start was interrupted)."""
+QUIET_SECONDS = 120.0
+"""How long the platform may take to store everything and to end every session, once the load has ended: a
+session also waits for a client that never comes, because its start was interrupted."""
 STOP_SECONDS = 30.0
 HELD_SECONDS = 10.0
 """How long agents that are not needed any more may take to end."""
