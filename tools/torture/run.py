@@ -31,7 +31,7 @@ QUIET_SECONDS = 120.0
 session also waits for a client that never comes, because its start was interrupted."""
 STOP_SECONDS = 30.0
 HELD_SECONDS = 10.0
-"""How long agents that are not needed any more may take to end."""
+"""How long what is not needed any more may take to go."""
 MORE_DESCRIPTORS = 24
 """A role that has worked has connections to its engines that it did not need before."""
 
@@ -151,7 +151,6 @@ async def _wind_up(cluster: Cluster, say: Say) -> tuple[Findings, float]:
     restless = await _until_quiet(cluster, database, say)
     drained = time.monotonic() - healed_at
     left_over += await _held(cluster)
-    left_over += _sockets(cluster)
     in_order = [*site.runners, *site.gateways, site.control]
     left_over += [f"{name} did not end in order" for name in await cluster.stop(in_order, STOP_SECONDS)]
     await _until_quiet(cluster, database, say)
@@ -179,10 +178,10 @@ async def _until_quiet(cluster: Cluster, database: Database, say: Say) -> list[s
 
 
 async def _held(cluster: Cluster) -> list[str]:
-    """Roles that have more of the machine than when they were new, with no session left."""
+    """What should be gone with the last session: sockets, agents, descriptors."""
     deadline = time.monotonic() + HELD_SECONDS
     while True:
-        found = []
+        found = _sockets(cluster)
         for name, fresh in cluster.fresh.items():
             now = cluster.processes[name].held()
             if now.descriptors > fresh.descriptors + MORE_DESCRIPTORS or now.children > fresh.children:
@@ -193,7 +192,7 @@ async def _held(cluster: Cluster) -> list[str]:
 
 
 def _sockets(cluster: Cluster) -> list[str]:
-    """UDP sockets on hosts where no session is any more, and children of the runners' agents."""
+    """UDP sockets on hosts where no session is any more."""
     found = []
     for host in (*cluster.site.runners, CLIENT):
         command = [*cluster.network.enter(host), "ss", "-Huanp"]
