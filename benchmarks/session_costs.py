@@ -200,7 +200,7 @@ async def measure_kind(mode: str, sizes: Sequence[int], seconds: float) -> dict[
         first = Crowd(running, deployed, http)  # what is made once is not a session's cost
         await first.grow(1)
         await first.leave()
-        while parts_of(running.runner_pid)["agents"]:
+        while parts_of(running.runner_pid)["agents"]:  # noqa: ASYNC110 - nothing announces it
             await asyncio.sleep(0.1)
         crowd = Crowd(running, deployed, http)
         try:

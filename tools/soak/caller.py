@@ -30,6 +30,7 @@ _LONGEST = 90.0
 ASK_EVERY = 0.1
 _ANSWERS = ("user_speech_final", "user_stt_not_found")
 _MOST_ATTEMPTS = 4
+_ANSWER_SECONDS = 8.0
 REJOIN_DELAYS = (0.2, 0.4, 0.8, 1.6)
 
 
@@ -121,11 +122,11 @@ class Caller:
             self._messages.put_nowait(message)
 
     async def hears(
-        self, kind: str, good: Callable[[dict[str, Any]], bool] = lambda _: True
+        self, kind: str, good: Callable[[dict[str, Any]], bool] = lambda _: True, within: float = PATIENCE
     ) -> dict[str, Any]:
         """The next good message of this type; others are passed over."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(within):
                 while True:
                     message = await self._messages.get()
                     if message.get("type") == kind and good(message):
@@ -133,12 +134,24 @@ class Caller:
                     self._passed_over.append(str(message.get("event") or message.get("type")))
         except TimeoutError:
             heard = f"told: {self.told}, last heard: {list(self._passed_over)}"
-            raise Surprise(f"heard no {kind} within {PATIENCE:g} s; {heard}") from None
+            raise Surprise(f"heard no {kind} within {within:g} s; {heard}") from None
 
     async def chats(self, session: Session, text: str) -> None:
         """Say it, and hear it back."""
         session.send_chat(text)
         await self.hears("echo", lambda message: message["text"] == text)
+
+    async def chats_until_heard(self, session: Session, text: str) -> None:
+        """Say it again where no answer comes: what is on its way when a connection goes is lost with it."""
+        for _ in range(_MOST_ATTEMPTS - 1):
+            session.send_chat(text)
+            try:
+                await self.hears("echo", lambda message: message["text"] == text, _ANSWER_SECONDS)
+            except Surprise:
+                self._world.account.requests["said again after a loss"] += 1
+            else:
+                return
+        await self.chats(session, text)
 
     async def is_understood(self) -> None:
         """Say hello until it is understood: as a person would, who is told that it was not."""
@@ -158,8 +171,10 @@ class Caller:
         except TimeoutError:
             raise Surprise(f"did not end within {_LONGEST:g} s; told: {self.told}") from None
 
-    async def settle(self, *, told: list[str], stored: list[str], reason: str) -> None:
+    async def settle(self, *, told: list[str], stored: list[str], reason: str, repeats: bool = False) -> None:
         """Wait for the session's end in the API; the client must have been told `told`, and stored `stored`.
+
+        With `repeats` the client may have been told each several times.
 
         Raises:
             Surprise: it did not end, or not so.
@@ -174,7 +189,8 @@ class Caller:
             raise Surprise(f"the API shows no end within {PATIENCE:g} s") from None
         # Who sees the end finds the errors: asked once, at once.
         rows = [each["code"] for each in await operator.errors(project, self.session_id)]
-        if self.told != told:
+        heard = list(dict.fromkeys(self.told)) if repeats else self.told
+        if heard != told:
             raise Surprise(f"the client was told {self.told}, not {told}")
         if rows != stored:
             raise Surprise(f"stored are {rows}, not {stored}")

@@ -69,7 +69,9 @@ async def soak(target: Target, plan: Plan, samples: Path, tell: Callable[[str], 
     """Soak the target; `samples` is a file that is written anew, `tell` hears of the progress."""
     account = Account(tell)
     hello, rate = await _hello()
-    async with Operator(target.control) as operator, httpx.AsyncClient() as http:
+    # A connection that is kept may be closed by the server just when it is used again.
+    unkept = httpx.Limits(max_keepalive_connections=0)
+    async with Operator(target.control) as operator, httpx.AsyncClient(limits=unkept) as http:
         world = World(
             services=list(target.services),
             operator=operator,

@@ -72,7 +72,9 @@ class Traffic:
         try:
             async with caller.session() as session:
                 await kind.act(caller, session)
-            await caller.settle(told=kind.heard, stored=list(kind.caused), reason=kind.reason)
+            await caller.settle(
+                told=kind.heard, stored=list(kind.caused), reason=kind.reason, repeats=kind.repeats
+            )
         except _SURPRISES as surprise:
             self._account.differs(f"{kind.name}, session {caller.session_id}: {_words(surprise)}")
 
