@@ -71,7 +71,8 @@ class PostgresServer:
         settings = [
             f"port={self.port}",
             f"listen_addresses={_HOST}",
-            f"unix_socket_directories={self._directory}",
+            # None: a socket's path has room for a hundred characters only.
+            "unix_socket_directories=",
         ]
         if not self._durable:
             settings += ["fsync=off", "synchronous_commit=off", "full_page_writes=off"]

@@ -74,6 +74,7 @@ class RedisServer:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
+            cwd=self._folder,
             start_new_session=True,
         )
         try:
@@ -124,7 +125,8 @@ class RedisServer:
         command += ["redis-server", "--port", str(self.port)]
         fixed = {
             "bind": "127.0.0.1",
-            "unixsocket": str(self.socket_path),
+            # By its name alone: a socket's path has room for a hundred characters only.
+            "unixsocket": self.socket_path.name,
             "unixsocketperm": "700",
             "dir": str(self._folder),
             "logfile": str(self._folder / "redis.log"),
