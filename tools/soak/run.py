@@ -20,12 +20,13 @@ from tools.soak.measures import Observer, Sample
 from tools.soak.target import Target
 from tools.soak.traffic import KEPT_WARM, Traffic
 from voicethere.adapters.speech.espeak import EspeakSynthesizer
+from voicethere.cli.process_memory import EVERY_SECONDS, collect
 from voicethere.testing.platform_process import Deployed, Operator
 
 SAMPLE_EVERY = 5.0
 REST_PATIENCE = 60.0
-SETTLE_SECONDS = 1.5
-"""At rest: what ends a moment after its session (processes, threads, scratch) has ended by then."""
+SETTLE_SECONDS = EVERY_SECONDS + 1.5
+"""At rest: what ends a moment after its session has ended by then, and a runner has given memory back."""
 _NEVER_IDLE = {"idle_timeout_enabled": False}
 _PROJECTS: dict[str, tuple[str, dict[str, Any]]] = {
     "data": ("data", {**_NEVER_IDLE}),
@@ -136,6 +137,8 @@ async def _rest(observer: Observer, account: Account, first: Sample | None) -> S
         if not ending and not seen["queue/items"]:
             break
         await asyncio.sleep(0.5)
+    # What an application's collector would find some time later is not what the client library keeps.
+    await collect()
     return await asyncio.to_thread(observer.look, at_rest=True, driven=account.driven())
 
 

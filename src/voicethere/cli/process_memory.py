@@ -40,7 +40,6 @@ async def give_back(ended: Callable[[], int], *, every: float = EVERY_SECONDS) -
     What lives when this starts (modules, the role itself) is set aside for good: a collection then looks at
     sessions only, and takes a few milliseconds.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     set_aside()
     seen = ended()
     while True:
@@ -48,6 +47,12 @@ async def give_back(ended: Callable[[], int], *, every: float = EVERY_SECONDS) -
         if (now := ended()) == seen:
             continue
         seen = now
-        gc.collect()
-        if trim is not None:
-            await asyncio.to_thread(trim, 0)
+        await collect()
+
+
+async def collect() -> None:
+    """Once: free what nobody refers to, and return it."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        await asyncio.to_thread(trim, 0)
