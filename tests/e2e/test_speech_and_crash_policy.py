@@ -126,6 +126,7 @@ async def stored(operator: Operator, deployed: Deployed, session_id: str) -> lis
     return await operator.errors(deployed.project_id, session_id)
 
 
+@pytest.mark.alone
 async def test_a_caller_interrupts_the_barista(
     platform: RunningPlatform, operator: Operator, voice: EspeakSynthesizer
 ) -> None:
