@@ -39,6 +39,7 @@ from voicethere.errors.records import SessionErrorEnvelope
 from voicethere.wire.session_api import Credentials, Mode
 
 _CONNECT_SECONDS = 20.0
+_FRESH_OFFER_SECONDS = 2.0
 _FLUSH_SECONDS = 1.0
 
 
@@ -92,6 +93,7 @@ class RunnerLink:
         self._leg: Leg | None = None
         self._coming: Leg | None = None
         self._carried = asyncio.Event()
+        self._offered_at = 0.0
         self._unclosed: set[Leg] = set()
         self._closing = False
 
@@ -106,6 +108,16 @@ class RunnerLink:
     def in_room(self) -> bool:
         """Whether the signaling socket is open, as far as is known."""
         return self._socket is not None
+
+    @property
+    def coming_back(self) -> bool:
+        """Whether the runner has offered again by itself, a moment ago, and that is being answered.
+
+        Joining again now would have it offer once more, and give up what may be connected in the next moment.
+        """
+        pending = self._leg is not None and not self._carried.is_set()
+        fresh = asyncio.get_running_loop().time() - self._offered_at < _FRESH_OFFER_SECONDS
+        return self.in_room and pending and fresh
 
     async def carried(self) -> None:
         """Wait until a leg is connected as the mode asks."""
@@ -169,6 +181,7 @@ class RunnerLink:
             self._events.unusable(f"No peer: {error}.")
             return
         self._unclosed.add(leg)
+        self._offered_at = asyncio.get_running_loop().time()
         if self._coming is not None:
             self._give_up(self._coming)
         if self._leg is not None and not self._leg.control_open:

@@ -98,7 +98,8 @@ class Recovery:
 
     async def _attempt(self) -> None:
         try:
-            await self._link.join()
+            if not self._link.coming_back:
+                await self._link.join()
         except SignalingRefused as refusal:
             raise RejoinFailed(str(refusal), final=refusal.unauthorized) from None
         await self._link.carried()

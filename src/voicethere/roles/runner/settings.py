@@ -35,7 +35,7 @@ class RunnerSettings(msgspec.Struct, frozen=True, kw_only=True):
     tell_seconds: Seconds = 120.0
     arrival_seconds: Seconds = 180.0
     rejoin_seconds: Seconds = 30.0
-    reoffer_seconds: Seconds = 1.0
+    reoffer_seconds: Seconds = 0.5
     quiet_seconds: Seconds = 2.0
     answer_seconds: Seconds = 6.0
     flush_seconds: Seconds = 2.0
