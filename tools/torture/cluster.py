@@ -154,7 +154,7 @@ class Cluster:
             self._on(self.host_of(name), command, options),
             logs=self.logs,
             died=self._died,
-            whole_family=engine and name == self.site.postgres,
+            whole_family=engine,
         )
         self.processes[name] = process
         await process.start()
