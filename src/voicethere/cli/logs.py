@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import sys
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import structlog
+
+MAX_LOG_BYTES = 50 * 1024 * 1024
+KEPT_LOGS = 3
 
 
 def configure_logs(
     *, level: str, file: Path | None = None, role: str | None = None, instance: str | None = None
 ) -> None:
     """Send our logs, and those of the libraries, as JSON lines to `file` (else stderr).
+
+    A file that has grown to `MAX_LOG_BYTES` is set aside as `file.1`; `KEPT_LOGS` of those are kept.
 
     Each line says which `role` of which `instance` wrote it, and, where somebody bound them, the `request_id`
     and the `session_id` that it is about.
@@ -30,7 +36,6 @@ def configure_logs(
             event.setdefault(name, value)
         return event
 
-    target: TextIO = sys.stderr if file is None else file.open("a", encoding="utf-8", buffering=1)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         tell_process,
@@ -45,7 +50,7 @@ def configure_logs(
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(target)
+    handler = logging.StreamHandler(sys.stderr) if file is None else _to_file(file)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -69,3 +74,7 @@ def configure_logs(
         "urllib3",
     ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _to_file(file: Path) -> logging.StreamHandler[Any]:
+    return RotatingFileHandler(file, maxBytes=MAX_LOG_BYTES, backupCount=KEPT_LOGS, encoding="utf-8")
