@@ -244,7 +244,11 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     ] = "INFO"
     log_file: Annotated[
         Path | None,
-        Setting("Where the log goes: set aside at 50 MiB, three of those are kept. Default: standard error.", "a file", ROLES),
+        Setting(
+            "Where the log goes: set aside at 50 MiB, three of those are kept. Default: standard error.",
+            "a file",
+            ROLES,
+        ),
     ] = None
     otel_endpoint: Annotated[
         str | None,
