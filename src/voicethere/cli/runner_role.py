@@ -70,6 +70,8 @@ async def run_runner(process: Process) -> None:
     except SpeechProviderError as error:
         # Sessions without audio need none of it; those with audio will hear of it when it is needed.
         structlog.get_logger(__name__).error("speech_not_ready", problem=str(error))
+    unpacked = UnpackedBundles(bundles, layout.unpacked)
+    unpacked.forget_unused()
     hosted: list[Runner] = []
 
     def hello() -> RunnerHello:
@@ -85,7 +87,7 @@ async def run_runner(process: Process) -> None:
         sandbox=sandbox,
         speech=speech,
         queue=producer.queue,
-        bundles=UnpackedBundles(bundles, layout.unpacked),
+        bundles=unpacked,
         clock=SystemClock(),
     )
     hosted.append(role)

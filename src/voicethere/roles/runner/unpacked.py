@@ -9,10 +9,13 @@ import asyncio
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from voicethere.core.bundle import Bundle, read_bundle
 from voicethere.core.ports import BundleStore
+
+UNUSED_SECONDS = 7 * 24 * 3600.0
 
 
 def unpack(bundle: Bundle, folder: Path) -> None:
@@ -45,7 +48,22 @@ class UnpackedBundles:
             if not target.is_dir():
                 data = await self._store.get(checksum)
                 await asyncio.to_thread(self._unpack, data, target)
+            # When it was last used: see `forget_unused`.
+            await asyncio.to_thread(os.utime, target)
         return target
+
+    def forget_unused(self, *, seconds: float = UNUSED_SECONDS) -> int:
+        """Remove what no session has used for so long, half unpacked ones among it; how many folders.
+
+        For the start of a runner, before it has a session: what is needed again is fetched again.
+        """
+        if not self._root.is_dir():
+            return 0
+        before = time.time() - seconds
+        unused = [folder for folder in self._root.iterdir() if folder.stat().st_mtime < before]
+        for folder in unused:
+            shutil.rmtree(folder, ignore_errors=True)
+        return len(unused)
 
     def _unpack(self, data: bytes, target: Path) -> None:
         bundle = read_bundle(data)
