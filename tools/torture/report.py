@@ -54,7 +54,7 @@ def report(outcomes: Sequence[Outcome], *, command: str) -> str:
         hits, figures = outcome.hits, outcome.account.figures
         cells = [
             outcome.seed,
-            hits["kill"] + hits["starve"],
+            hits["kill"],
             hits["pause"],
             hits["partition"] + hits["cut"],
             hits["fill"] + hits["starve"],
