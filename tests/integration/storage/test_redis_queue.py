@@ -178,6 +178,27 @@ async def test_a_redis_that_was_emptied_is_used_again_at_once(
     assert items_of(await waiting) == [item]
 
 
+async def test_what_was_given_and_is_held_by_nobody_is_given_again(
+    other: RedisErrorQueue, raw: redis.asyncio.Redis
+) -> None:
+    first, second = sample_error(), sample_error()
+    await other.put([first])
+    await other.acknowledge([(await received(other, 1))[0].position])
+    await other.put([second])
+    # As in a Redis that came back without the end of its log: all was read, and is pending with nobody.
+    await raw.xgroup_setid(KEY, stream.GROUP, "$")
+    with capture_logs() as logs:
+        (delivery,) = await received(other, 1)
+    assert isinstance(delivery.item, ErrorItem)
+    assert delivery.item.record.id == second.record.id
+    assert "queue_items_given_to_nobody" in {entry["event"] for entry in logs}
+    await other.acknowledge([delivery.position])
+    assert await other.depth() == 0
+    third = sample_error()
+    await other.put([third])
+    assert [d.item for d in await received(other, 1)] == [third]
+
+
 async def test_an_entry_that_somebody_deleted_disturbs_nobody(
     queue: RedisErrorQueue, server: RedisServer, raw: redis.asyncio.Redis
 ) -> None:

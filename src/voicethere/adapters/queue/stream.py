@@ -37,6 +37,26 @@ if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) == 0 then
 end
 return 0
 """
+# An entry before which the group has been given everything, and that nobody holds, nobody is given any more.
+_GIVE_AGAIN = """
+if redis.call('XPENDING', KEYS[1], ARGV[1])[1] ~= 0 then
+  return 0
+end
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local known = {}
+  for place = 1, #group, 2 do
+    known[group[place]] = group[place + 1]
+  end
+  if known['name'] == ARGV[1] then
+    if #redis.call('XRANGE', KEYS[1], '-', known['last-delivered-id'], 'COUNT', 1) == 0 then
+      return 0
+    end
+    redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], '0')
+    return 1
+  end
+end
+return 0
+"""
 
 
 class EntryId(msgspec.Struct, frozen=True, order=True):
@@ -111,6 +131,11 @@ class Stream:
         seconds, microseconds = await self._client.time()
         added_ms = int(entries[0][0].partition(b"-")[0])
         return max(0.0, seconds + microseconds / 1e6 - added_ms / 1e3)
+
+    async def give_again(self) -> bool:
+        """Whether there was something that had been given, was not acknowledged, and that nobody holds: all
+        that is there is new to the group then. A Redis that lost a part of its log can leave that."""
+        return bool(await self._client.eval(_GIVE_AGAIN, 1, self._key, GROUP))
 
     async def create_group(self) -> None:
         """From the first entry on; harmless where it is there."""

@@ -120,6 +120,8 @@ class StreamConsumer:
             if done:
                 self._next_claim = time.monotonic() + self._look_seconds
                 await self._forget_the_gone()
+                if not known and await self._stream.give_again():
+                    _log.error("queue_items_given_to_nobody", remedy="Redis lost a part of its log: mend it")
             if unknown := [entry for entry in page if entry.position not in known]:
                 _log.warning("queue_items_taken_over", consumer=self._name, items=len(unknown))
                 return unknown

@@ -67,7 +67,10 @@ def judge_durability(settings: RedisSettings) -> Finding:
         )
     match settings.appendfsync:
         case "always":
-            return ok("appendonly yes, appendfsync always: what is accepted survives the machine")
+            return ok(
+                "appendonly yes, appendfsync always: what is accepted survives the machine, where "
+                "`redis-check-aof --fix` mends the log before Redis starts"
+            )
         case "everysec":
             return warning(
                 "appendfsync everysec: when the machine dies (or only the process, while its disk is slow), "
