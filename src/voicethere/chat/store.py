@@ -1,0 +1,117 @@
+"""The chat store: holds the newest state, completes and reduces what is dispatched, tells its listeners.
+
+Knows no socket and no HTTP. One thread (an event loop's) uses one store; states may go anywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable
+
+from voicethere.core.chat import checks
+from voicethere.core.chat.actions import Action
+from voicethere.core.chat.normalize import Normalizer
+from voicethere.core.chat.reducers import reduce
+from voicethere.core.chat.state import EMPTY_STATE, ChatState
+from voicethere.core.clock import SystemClock
+from voicethere.core.ports import Clock
+
+Listener = Callable[[ChatState, Action], object]
+DUPLICATE_WINDOW_MS = 5_000
+
+_log = logging.getLogger("voicethere.chat")
+
+
+class ChatStore:
+    """The state of any number of conversations.
+
+    Example:
+        >>> store = ChatStore()
+        >>> store.dispatch(actions.push_error("conv-1", kind="http_error", stage="send", status=500))
+        >>> selectors.select_current_error(store.state, "conv-1").message
+        'http error (send)'
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        new_id: Callable[[], str] | None = None,
+        duplicate_window_ms: int = DUPLICATE_WINDOW_MS,
+    ) -> None:
+        """`new_id` makes the ids of error records. An error that comes again within `duplicate_window_ms` of
+        the newest record raises that record's `details["repeats"]`; 0 records each.
+
+        Raises:
+            TypeError: `duplicate_window_ms` is not a number.
+            ValueError: it is negative or not finite.
+        """
+        window = checks.time_ms(duplicate_window_ms, "duplicate_window_ms")
+        self._normalize = Normalizer(clock or SystemClock(), new_id or _numbered_ids(), window)
+        self._state = EMPTY_STATE
+        self._listeners: dict[object, Listener] = {}
+        self._untold: deque[tuple[ChatState, Action]] = deque()
+        self._telling = False
+
+    @property
+    def state(self) -> ChatState:
+        """The newest state. It never changes: a later one is another object."""
+        return self._state
+
+    def dispatch(self, action: Action) -> ChatState:
+        """Apply an action; the state after it. Listeners hear of it only if the state changed.
+
+        A listener may dispatch: that applies at once, and every listener hears of it after this change.
+
+        Raises:
+            TypeError: not an action of this store.
+        """
+        complete = self._normalize(action)
+        state = reduce(self._state, complete)
+        if state is self._state:
+            return state
+        self._state = state
+        if self._listeners:
+            self._untold.append((state, complete))
+            if not self._telling:
+                self._tell()
+        return state
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener(state, action)` after each change; call what this returns to stop that.
+
+        `action` is as the store completed it. A listener that raises is logged, and the others still hear.
+        """
+        token = object()
+        self._listeners[token] = listener
+
+        def unsubscribe() -> None:
+            self._listeners.pop(token, None)
+
+        return unsubscribe
+
+    def _tell(self) -> None:
+        self._telling = True
+        try:
+            while self._untold:
+                state, action = self._untold.popleft()
+                for token in tuple(self._listeners):
+                    listener = self._listeners.get(token)
+                    if listener is None:  # another listener has just unsubscribed it
+                        continue
+                    try:
+                        listener(state, action)
+                    except Exception:
+                        _log.exception("a listener of the chat store failed on %s", type(action).__name__)
+        finally:
+            self._telling = False
+
+
+def _numbered_ids() -> Callable[[], str]:
+    # Unique across stores by the prefix, within one by the number; a random id for each would cost more
+    # than all the rest of an action.
+    prefix, numbers = secrets.token_hex(8), itertools.count(1)
+    return lambda: f"{prefix}-{next(numbers):x}"

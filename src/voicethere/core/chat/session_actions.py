@@ -1,0 +1,346 @@
+"""What can happen to a conversation's session: its connection, its stream, its usage, its errors.
+
+Each function checks its arguments and makes an action. What is left out (an error's id, time, words) the
+store fills in when the action is dispatched; nothing here reads a clock.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from voicethere.core.chat import checks
+from voicethere.core.chat.errors import ChatErrorKind, ChatErrorRecord, ChatErrorStage
+from voicethere.core.chat.state import ConnectionStatus, TurnStats
+from voicethere.errors.bounds import DEFAULT_BOUNDS, fit_object
+
+_KINDS = {kind.value: kind for kind in ChatErrorKind}
+_STAGES = {stage.value: stage for stage in ChatErrorStage}
+STREAM_ERROR_SOURCE = "set_stream_error"
+
+
+class ErrorDraft(msgspec.Struct, frozen=True):
+    """An error as its producer describes it; None is for the store to fill in. `at` is in epoch ms."""
+
+    kind: ChatErrorKind
+    stage: ChatErrorStage
+    message: str | None = None
+    source: str | None = None
+    code: str | None = None
+    status: int | None = None
+    recoverable: bool | None = None
+    at: int | None = None
+    details: dict[str, Any] | None = None
+    id: str | None = None
+
+
+class SetConnectionStatus(msgspec.Struct, frozen=True):
+    """The socket is in another state."""
+
+    conv_id: str
+    status: ConnectionStatus
+
+
+class SetIsStreaming(msgspec.Struct, frozen=True):
+    """A reply is (or is no longer) coming in."""
+
+    conv_id: str
+    is_streaming: bool
+
+
+class SetModelName(msgspec.Struct, frozen=True):
+    """The model that answers is known."""
+
+    conv_id: str
+    name: str | None
+
+
+class SetTurnStats(msgspec.Struct, frozen=True):
+    """What the last turn took."""
+
+    conv_id: str
+    stats: TurnStats | None
+
+
+class AddConversationUsage(msgspec.Struct, frozen=True):
+    """More tokens were used. As given: the store makes them whole and non-negative."""
+
+    conv_id: str
+    input_tokens: int | float
+    output_tokens: int | float
+    cached_tokens: int | float
+
+
+class MarkStreamStart(msgspec.Struct, frozen=True):
+    """A stream began; `at_ms` is None until the store fills it in."""
+
+    conv_id: str
+    at_ms: int | None
+
+
+class UpdateStreamTokens(msgspec.Struct, frozen=True):
+    """The stream has so many tokens by now. As given: the store makes it whole and non-negative."""
+
+    conv_id: str
+    tokens: int | float
+
+
+class SetError(msgspec.Struct, frozen=True):
+    """An error is current (or, with None, none is); the history stays as it is."""
+
+    conv_id: str
+    error: ErrorDraft | ChatErrorRecord | None
+
+
+class PushError(msgspec.Struct, frozen=True):
+    """An error is current and goes into the history.
+
+    A repeat within `duplicate_window_ms` (the store sets it) raises a count instead of adding a record.
+    """
+
+    conv_id: str
+    error: ErrorDraft | ChatErrorRecord
+    duplicate_window_ms: int = 0
+
+
+class ClearError(msgspec.Struct, frozen=True):
+    """No error is current any more."""
+
+    conv_id: str
+
+
+class ResetSession(msgspec.Struct, frozen=True):
+    """The session is as new."""
+
+    conv_id: str
+
+
+class ClearConversationSession(msgspec.Struct, frozen=True):
+    """The session is gone."""
+
+    conv_id: str
+
+
+def set_connection_status(conv_id: str, status: ConnectionStatus | str) -> SetConnectionStatus:
+    """`status`: `idle`, `connecting`, `connected`, `closed`, `error`.
+
+    Raises:
+        ValueError: none of these.
+    """
+    return SetConnectionStatus(_conv(conv_id), checks.choice(status, ConnectionStatus, "connection status"))
+
+
+def set_is_streaming(conv_id: str, is_streaming: bool) -> SetIsStreaming:
+    """Whether a reply is coming in."""
+    return SetIsStreaming(_conv(conv_id), checks.flag(is_streaming, "is_streaming"))
+
+
+def set_model_name(conv_id: str, name: str | None) -> SetModelName:
+    """The name of the model that answers."""
+    return SetModelName(_conv(conv_id), checks.optional_text(name, "name"))
+
+
+def set_turn_stats(conv_id: str, stats: TurnStats | Mapping[str, Any] | None) -> SetTurnStats:
+    """`stats` as `TurnStats`, or as a mapping with its names in camel case, such as `{"inputTokens": 3}`.
+
+    Raises:
+        TypeError: something else, or values of wrong types.
+        ValueError: a value that is negative or not finite.
+    """
+    if stats is None:
+        return SetTurnStats(_conv(conv_id), None)
+    if not isinstance(stats, (TurnStats, Mapping)):
+        raise TypeError(f"stats must be TurnStats, a mapping or None, not {type(stats).__name__}")
+    given = msgspec.to_builtins(stats) if isinstance(stats, TurnStats) else dict(stats)
+    try:
+        made = msgspec.convert(given, TurnStats)
+    except msgspec.ValidationError as error:
+        raise TypeError(f"stats: {error}") from error
+    for name in made.__struct_fields__:
+        value = getattr(made, name)
+        if value is not None and checks.number(value, f"stats.{name}") < 0:
+            raise ValueError(f"stats.{name} must not be negative")
+    return SetTurnStats(_conv(conv_id), made)
+
+
+def add_conversation_usage(
+    conv_id: str, *, input_tokens: float = 0, output_tokens: float = 0, cached_tokens: float = 0
+) -> AddConversationUsage:
+    """Adds to the conversation's totals. Fractions are cut, and what is negative counts as 0."""
+    return AddConversationUsage(
+        _conv(conv_id),
+        checks.number(input_tokens, "input_tokens"),
+        checks.number(output_tokens, "output_tokens"),
+        checks.number(cached_tokens, "cached_tokens"),
+    )
+
+
+def mark_stream_start(conv_id: str, at_ms: float | None = None) -> MarkStreamStart:
+    """A stream began, now or at `at_ms` (epoch milliseconds)."""
+    return MarkStreamStart(_conv(conv_id), None if at_ms is None else checks.time_ms(at_ms, "at_ms"))
+
+
+def update_stream_tokens(conv_id: str, tokens: float) -> UpdateStreamTokens:
+    """The stream has `tokens` by now. A fraction is cut, and what is negative counts as 0."""
+    return UpdateStreamTokens(_conv(conv_id), checks.number(tokens, "tokens"))
+
+
+def set_error(
+    conv_id: str,
+    error: ChatErrorRecord | None = None,
+    *,
+    kind: ChatErrorKind | str | None = None,
+    stage: ChatErrorStage | str | None = None,
+    message: str | None = None,
+    source: str | None = None,
+    code: str | None = None,
+    status: int | None = None,
+    recoverable: bool | None = None,
+    at: float | None = None,
+    details: Mapping[str, Any] | None = None,
+    id: str | None = None,
+) -> SetError:
+    """Make an error current without recording it: a record, or its fields; with neither, clear it.
+
+    Raises:
+        TypeError: a field of a wrong type.
+        ValueError: an unknown kind or stage (the words list the valid ones), or a value out of bounds.
+    """
+    if error is None and kind is None and stage is None:
+        given = (message, source, code, status, recoverable, at, details, id)
+        if any(value is not None for value in given):
+            raise ValueError("an error needs a kind and a stage")
+        return SetError(_conv(conv_id), None)
+    if error is not None:
+        return SetError(_conv(conv_id), _draft_of(error))
+    draft = _draft(kind, stage, message, source, code, status, recoverable, at, details, id)
+    return SetError(_conv(conv_id), draft)
+
+
+def push_error(
+    conv_id: str,
+    error: ChatErrorRecord | None = None,
+    *,
+    kind: ChatErrorKind | str | None = None,
+    stage: ChatErrorStage | str | None = None,
+    message: str | None = None,
+    source: str | None = None,
+    code: str | None = None,
+    status: int | None = None,
+    recoverable: bool | None = None,
+    at: float | None = None,
+    details: Mapping[str, Any] | None = None,
+    id: str | None = None,
+) -> PushError:
+    """Make an error current and record it in the history: a record, or its fields.
+
+    Raises:
+        TypeError: a field of a wrong type.
+        ValueError: an unknown kind or stage (the words list the valid ones), or a value out of bounds.
+    """
+    if error is not None:
+        return PushError(_conv(conv_id), _draft_of(error))
+    draft = _draft(kind, stage, message, source, code, status, recoverable, at, details, id)
+    return PushError(_conv(conv_id), draft)
+
+
+def clear_error(conv_id: str) -> ClearError:
+    """No error is current any more; the history stays."""
+    return ClearError(_conv(conv_id))
+
+
+def set_stream_error(conv_id: str, text: str | None) -> SetError:
+    """Deprecated: `set_error` with a kind and a stage says more. Blank text clears the error."""
+    warnings.warn(
+        "set_stream_error is deprecated: use set_error or push_error, with a kind and a stage",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    text = checks.optional_text(text, "text")
+    if text is None or not text.strip():
+        return SetError(_conv(conv_id), None)
+    draft = ErrorDraft(
+        ChatErrorKind.RUNTIME_ERROR, ChatErrorStage.UNKNOWN, message=text, source=STREAM_ERROR_SOURCE
+    )
+    return SetError(_conv(conv_id), draft)
+
+
+def reset_session(conv_id: str) -> ResetSession:
+    """Everything of the session as in a new one, its history of errors too."""
+    return ResetSession(_conv(conv_id))
+
+
+def clear_conversation_session(conv_id: str) -> ClearConversationSession:
+    """The session's entry is gone."""
+    return ClearConversationSession(_conv(conv_id))
+
+
+def _conv(conv_id: object) -> str:
+    if type(conv_id) is str and 0 < len(conv_id) <= checks.MAX_ID_CHARS:
+        return conv_id
+    return checks.identifier(conv_id, "conv_id")
+
+
+def _draft_of(error: object) -> ErrorDraft:
+    if not isinstance(error, ChatErrorRecord):
+        raise TypeError(f"error must be a ChatErrorRecord or None, not {type(error).__name__}")
+    return _draft(
+        error.kind,
+        error.stage,
+        error.message,
+        error.source,
+        error.code,
+        error.status,
+        error.recoverable,
+        error.at,
+        error.details,
+        error.id,
+    )
+
+
+def _draft(
+    kind: object,
+    stage: object,
+    message: object,
+    source: object,
+    code: object,
+    status: object,
+    recoverable: object,
+    at: object,
+    details: object,
+    error_id: object,
+) -> ErrorDraft:
+    # Errors come in storms: what is usual takes one look-up, and the words are only made where it is not.
+    known_kind = _KINDS.get(kind) if isinstance(kind, str) else None
+    known_stage = _STAGES.get(stage) if isinstance(stage, str) else None
+    return ErrorDraft(
+        known_kind or checks.choice(kind, ChatErrorKind, "error kind"),
+        known_stage or checks.choice(stage, ChatErrorStage, "error stage"),
+        checks.optional_text(message, "message"),
+        None if source is None else checks.optional_text(source, "source"),
+        None if code is None else checks.optional_text(code, "code"),
+        None if status is None else _status(status),
+        None if recoverable is None else checks.flag(recoverable, "recoverable"),
+        None if at is None else checks.time_ms(at, "at"),
+        None if details is None else _details(details),
+        None if error_id is None else checks.identifier(error_id, "id"),
+    )
+
+
+def _status(status: object) -> int:
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise TypeError(f"status must be an HTTP status or None, not {type(status).__name__}")
+    if not 100 <= status <= 999:
+        raise ValueError("status must be an HTTP status, 100 to 999")
+    return status
+
+
+def _details(details: object) -> dict[str, Any]:
+    # Whatever a server sent may be in here: cut visibly rather than refused, or the error itself were lost.
+    if not isinstance(details, Mapping):
+        raise TypeError(f"details must be a dict or None, not {type(details).__name__}")
+    bounds = DEFAULT_BOUNDS
+    return fit_object(dict(details), max_bytes=bounds.details_bytes, max_depth=bounds.details_depth)

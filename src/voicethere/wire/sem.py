@@ -1,0 +1,316 @@
+"""SEM chat frames and timeline snapshots, as a chat gateway sends them (contract: sem-chat.md).
+
+Knows their shapes and how to read them from a server that nobody vouches for. It does not know what a frame
+does to a client's state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from voicethere.errors.records import SessionErrorEnvelope
+
+_INT64_MAX = 2**63 - 1
+_MOST_PROBLEMS = 20
+
+WholeNumber = (
+    Annotated[int, Meta(ge=-(2**63), le=_INT64_MAX)] | Annotated[str, Meta(pattern=r"^-?[0-9]{1,19}$")]
+)
+"""A 64-bit whole number in proto3 JSON: a number or a string of digits. `whole_number` reads either."""
+
+
+class UndecodableSem(ValueError):
+    """The text is not JSON, or a message of a known type does not have its shape; the words say which."""
+
+
+class LlmStart(msgspec.Struct, frozen=True, kw_only=True):
+    """`llm.start`, `llm.thinking.start`."""
+
+    id: str | UnsetType = UNSET
+    role: str | UnsetType = UNSET
+
+
+class LlmDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """`llm.delta`, `llm.thinking.delta`: what was added, and the whole text so far."""
+
+    id: str | UnsetType = UNSET
+    delta: str | UnsetType = UNSET
+    cumulative: str | UnsetType = UNSET
+
+
+class LlmEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """`llm.final`, `llm.thinking.summary`, and `llm.thinking.final` (without a text)."""
+
+    id: str | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+
+
+class TimelineEntityData(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One entity of a timeline. Times are epoch milliseconds; absent or 0 means that none was given."""
+
+    id: Annotated[str, Meta(min_length=1)]
+    kind: Annotated[str, Meta(min_length=1)]
+    created_at_ms: WholeNumber = 0
+    updated_at_ms: WholeNumber = 0
+    props: dict[str, Any] = {}
+    meta: dict[str, str] = {}
+
+
+class TimelineUpsert(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """`timeline.upsert`: the entity as of `version`, the conversation's counter."""
+
+    conv_id: str = ""
+    version: WholeNumber = 0
+    entity: TimelineEntityData
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """`log`."""
+
+    level: str = "info"
+    message: str = ""
+    fields: dict[str, Any] | None = None
+
+
+class AgentMode(msgspec.Struct, frozen=True, kw_only=True):
+    """`agent.mode`."""
+
+    title: str = ""
+    data: dict[str, Any] | None = None
+
+
+class DebuggerPause(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """`debugger.pause`. `deadline_ms` is in epoch milliseconds."""
+
+    pause_id: str = ""
+    phase: str = ""
+    summary: str = ""
+    deadline_ms: WholeNumber = 0
+    extra: dict[str, Any] | None = None
+
+
+class SemEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """What a frame tells.
+
+    `data` is one of the types above where `type` is one of `EVENT_DATA`, else JSON as it came. `metadata` is
+    dropped where it is not an object.
+    """
+
+    type: str
+    id: str
+    data: Any = None
+    metadata: dict[str, Any] | UnsetType = UNSET
+    seq: int | float | UnsetType = UNSET
+    stream_id: str | UnsetType = UNSET
+
+
+class SemFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """A frame as it is sent. `sem` is always true."""
+
+    sem: bool = True
+    event: SemEvent
+
+
+class TimelineSnapshot(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The answer of `GET {base}/api/timeline`. Every entity is as of `version`."""
+
+    conv_id: str = ""
+    version: WholeNumber = 0
+    server_time_ms: WholeNumber = 0
+    entities: list[TimelineEntityData] = []
+
+
+class SnapshotReading(NamedTuple):
+    """A snapshot without its bad entities. `refused` counts those, `problems` describes the first 20."""
+
+    snapshot: TimelineSnapshot
+    refused: int
+    problems: tuple[str, ...]
+
+
+EVENT_DATA: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
+    {
+        "llm.start": LlmStart,
+        "llm.thinking.start": LlmStart,
+        "llm.delta": LlmDelta,
+        "llm.thinking.delta": LlmDelta,
+        "llm.final": LlmEnd,
+        "llm.thinking.summary": LlmEnd,
+        "llm.thinking.final": LlmEnd,
+        "timeline.upsert": TimelineUpsert,
+        "log": Log,
+        "agent.mode": AgentMode,
+        "debugger.pause": DebuggerPause,
+        "session.error": SessionErrorEnvelope,
+    }
+)
+"""The event types that a client knows, and the type of each one's `data`."""
+
+
+class _Event(msgspec.Struct, frozen=True):
+    type: str
+    id: str
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    metadata: msgspec.Raw = msgspec.Raw(b"null")
+    seq: int | float | UnsetType = UNSET
+    stream_id: str | UnsetType = UNSET
+
+
+class _Frame(msgspec.Struct, frozen=True):
+    sem: bool
+    event: _Event
+
+
+class _LooseSnapshot(msgspec.Struct, frozen=True, rename="camel"):
+    conv_id: str = ""
+    version: WholeNumber = 0
+    server_time_ms: WholeNumber = 0
+    entities: list[msgspec.Raw] = []
+
+
+_frame_decoder = msgspec.json.Decoder(_Frame)
+_data_decoders = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_DATA.items()}
+_json_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_snapshot_decoder = msgspec.json.Decoder(TimelineSnapshot)
+_loose_snapshot_decoder = msgspec.json.Decoder(_LooseSnapshot)
+_entity_decoder = msgspec.json.Decoder(TimelineEntityData)
+
+
+def decode_frame(text: str | bytes) -> SemEvent | None:
+    """The event of one frame, or None for JSON that is no SEM frame (a reader ignores it).
+
+    Bad `metadata` is left out. A known type whose `data` is missing is read as if it were empty.
+
+    Raises:
+        UndecodableSem: the text is not JSON, or the data of a known type does not have its shape.
+    """
+    try:
+        frame = _frame_decoder.decode(text)
+    except msgspec.ValidationError:
+        _require_json(text)
+        return None
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise UndecodableSem(f"the frame is not JSON: {_words(error)}") from error
+    if not frame.sem:
+        return None
+    event = frame.event
+    return SemEvent(
+        type=event.type,
+        id=event.id,
+        data=_data(event),
+        metadata=_metadata(event.metadata),
+        seq=event.seq,
+        stream_id=event.stream_id,
+    )
+
+
+def decode_snapshot(body: str | bytes) -> SnapshotReading:
+    """A timeline snapshot, without the entities that are none: one bad entity does not cost the others.
+
+    Raises:
+        UndecodableSem: the body is not JSON, or not a snapshot.
+    """
+    try:
+        snapshot = _snapshot_decoder.decode(body)
+    except msgspec.ValidationError:
+        return _without_bad_entities(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise UndecodableSem(f"the snapshot is not JSON: {_words(error)}") from error
+    if any(_numbers_problem(entity) for entity in snapshot.entities):
+        return _without_bad_entities(body)
+    whole_number(snapshot.version)
+    return SnapshotReading(snapshot, 0, ())
+
+
+def whole_number(value: int | str) -> int:
+    """A `WholeNumber` as an integer.
+
+    Raises:
+        UndecodableSem: a string of digits that does not fit 64 bits.
+    """
+    number = int(value)
+    if not -_INT64_MAX - 1 <= number <= _INT64_MAX:
+        raise UndecodableSem(f"{number} does not fit 64 bits")
+    return number
+
+
+def _data(event: _Event) -> Any:
+    decoder = _data_decoders.get(event.type, _json_decoder)
+    raw = bytes(event.data)
+    if raw == b"null" and decoder is not _json_decoder:
+        raw = b"{}"
+    try:
+        data = decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise UndecodableSem(f"the data of {event.type[:100]!r} is wrong: {_words(error)}") from error
+    if isinstance(data, TimelineUpsert):
+        problem = _numbers_problem(data.entity)
+        if problem:
+            raise UndecodableSem(f"the data of 'timeline.upsert' is wrong: {problem}")
+        whole_number(data.version)
+    return data
+
+
+def _metadata(raw: msgspec.Raw) -> dict[str, Any] | UnsetType:
+    try:
+        found = _json_decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return UNSET
+    return found if isinstance(found, dict) else UNSET
+
+
+def _require_json(text: str | bytes) -> None:
+    # A wrong shape may be found ahead of the place where the text ceases to be JSON.
+    try:
+        _json_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise UndecodableSem(f"the frame is not JSON: {_words(error)}") from error
+
+
+def _without_bad_entities(body: str | bytes) -> SnapshotReading:
+    try:
+        loose = _loose_snapshot_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise UndecodableSem(f"the body is not a timeline snapshot: {_words(error)}") from error
+    whole_number(loose.version)
+    entities: list[TimelineEntityData] = []
+    problems: list[str] = []
+    refused = 0
+    for index, raw in enumerate(loose.entities):
+        problem: str | None
+        try:
+            entity = _entity_decoder.decode(raw)
+            problem = _numbers_problem(entity)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            problem = _words(error)
+        if problem is None:
+            entities.append(entity)
+            continue
+        refused += 1
+        if len(problems) < _MOST_PROBLEMS:
+            problems.append(f"entities[{index}]: {problem}")
+    snapshot = TimelineSnapshot(
+        conv_id=loose.conv_id,
+        version=loose.version,
+        server_time_ms=loose.server_time_ms,
+        entities=entities,
+    )
+    return SnapshotReading(snapshot, refused, tuple(problems))
+
+
+def _numbers_problem(entity: TimelineEntityData) -> str | None:
+    try:
+        whole_number(entity.created_at_ms)
+        whole_number(entity.updated_at_ms)
+    except UndecodableSem as error:
+        return str(error)
+    return None
+
+
+def _words(error: Exception) -> str:
+    return str(error)[:300] or type(error).__name__
