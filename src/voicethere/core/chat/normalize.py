@@ -56,7 +56,7 @@ class Normalizer:
         if isinstance(action, MarkStreamStart):
             return action if action.at_ms is not None else replace(action, at_ms=self._now_ms())
         if isinstance(action, SetModelName):
-            return SetModelName(action.conv_id, _label(action.name))
+            return action if action.name is None else SetModelName(action.conv_id, _label(action.name))
         if isinstance(action, UpsertSuggestions):
             at = self._now_ms() if action.updated_at is None else action.updated_at
             return replace(action, suggestions=distinct(action.suggestions), updated_at=at)
@@ -79,8 +79,8 @@ class Normalizer:
             cut_end(message, DEFAULT_BOUNDS.message_chars),
             default_recoverable(error.kind, error.status) if error.recoverable is None else error.recoverable,
             self._now_ms() if error.at is None else error.at,
-            _label(error.source),
-            _label(error.code),
+            None if error.source is None else _label(error.source),
+            None if error.code is None else _label(error.code),
             error.status,
             error.details,
         )
@@ -103,7 +103,9 @@ def _whole(number: float) -> int:
     return max(0, int(number))
 
 
-def _label(text: str | None) -> str | None:
+def _label(text: str) -> str | None:
     # str(): an enum's member is kept as the plain text that it stands for.
-    trimmed = str(text).strip() if text is not None else ""
-    return cut_end(sanitise(trimmed), _MAX_LABEL_CHARS) or None
+    trimmed = str(text).strip()
+    if not trimmed.isprintable():
+        trimmed = sanitise(trimmed)
+    return cut_end(trimmed, _MAX_LABEL_CHARS) or None
