@@ -67,6 +67,10 @@ class Verdict:
 RULES: Sequence[tuple[str, Flat | Explained | Capped]] = (
     # The server's connections come and go with what its pools keep.
     ("postgresql/megabytes", Flat(8.0, 0.1, late=True)),
+    (
+        "postgresql/descriptors",
+        Capped(3600, "a connection keeps the files open that it has read: some 60 of each of 60 connections"),
+    ),
     ("postgresql/*", Flat(80)),
     ("*/descriptors", Flat(4)),
     ("*/threads", Flat(2)),
