@@ -411,7 +411,7 @@ async def test_no_runner_is_blamed_while_the_relay_is_away(
     away = True
     monkeypatch.setattr(type(cluster.first.hub), "linked", property(lambda _: not away))
     for _ in range(10):
-        cluster.advance(1.0)
+        cluster.advance(1.0)  # without giving way: the lease is not looked at meanwhile
     assert cluster.knows(runner)
     away = False
     for _ in range(5):
@@ -419,6 +419,20 @@ async def test_no_runner_is_blamed_while_the_relay_is_away(
     assert cluster.knows(runner)
     cluster.advance(1.0)
     await eventually(lambda: not cluster.knows(runner))
+
+
+async def test_who_has_lost_the_relay_lets_another_coordinate(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = cluster.first.hub
+    linked = type(deaf).linked.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(type(deaf), "linked", property(lambda hub: hub is not deaf and linked(hub)))
+    await eventually(lambda: cluster.second.service.coordinates)
+    await eventually(lambda: not cluster.first.service.coordinates)
+    await cluster.deploy()
+    await cluster.runner()
+    session_id = await cluster.first.start_session()
+    await cluster.first.until(session_id, status="ready")
 
 
 async def test_a_session_joined_elsewhere_is_not_reaped(cluster: Cluster) -> None:

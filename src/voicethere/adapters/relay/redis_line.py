@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -128,12 +128,14 @@ class RedisLine:
     async def _subscribe(self) -> PubSub:
         pubsub = self._client.pubsub()
         try:
-            async with asyncio.timeout(_SUBSCRIBE_SECONDS):
-                await self._subscribe_to(pubsub, await self._user.channels(self._client))
+            await _within(_SUBSCRIBE_SECONDS, self._subscribe_as_asked(pubsub))
         except BaseException:
-            await pubsub.aclose()  # type: ignore[no-untyped-call]
+            await _given_up(pubsub)
             raise
         return pubsub
+
+    async def _subscribe_as_asked(self, pubsub: PubSub) -> None:
+        await self._subscribe_to(pubsub, await self._user.channels(self._client))
 
     @staticmethod
     async def _subscribe_to(pubsub: PubSub, channels: list[str]) -> None:
@@ -161,7 +163,7 @@ class RedisLine:
             self._pubsub = None
             self.outgoing.close()
             self._user.lost()
-            await pubsub.aclose()  # type: ignore[no-untyped-call]
+            await _given_up(pubsub)
             with contextlib.suppress(*REDIS_TROUBLE):
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     # Whatever was sent on a connection that is given up must not be answered on it later.
@@ -211,6 +213,30 @@ class RedisLine:
             except ResponseError as error:
                 raise RedisAway(f"Redis refused to publish: {error}") from error
             self.outgoing.settle(heard)
+
+
+async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+    """Do it, or give it up: also where it forgets that it was cancelled, as `wait_for` of Python 3.11 may.
+
+    Raises:
+        TimeoutError: it is not done after so many seconds.
+    """
+    task = asyncio.create_task(work, name="relay line: a step")
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        await asyncio.wait([task], timeout=seconds)
+    finally:
+        if not task.done():
+            task.cancel()
+    if not task.done():
+        await asyncio.wait([task], timeout=_CLOSE_SECONDS)
+        raise TimeoutError
+    task.result()
+
+
+async def _given_up(pubsub: PubSub) -> None:
+    with contextlib.suppress(*REDIS_TROUBLE):
+        await _within(_CLOSE_SECONDS, pubsub.aclose())  # type: ignore[no-untyped-call]
 
 
 def _first(problems: BaseExceptionGroup[BaseException]) -> BaseException:

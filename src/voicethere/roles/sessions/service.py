@@ -241,7 +241,8 @@ class SessionService:
         try:
             while not self._closing.is_set():
                 asked_at = time.monotonic()
-                held = await self._lease.hold()
+                # Who cannot reach the runners must not decide about them: another one may.
+                held = await self._lease.hold() if self._hub.linked else await self._let_the_lease_go()
                 if held and self._coordinator is None:
                     starting = asyncio.create_task(self._begin_term(), name="session service term")
                 elif not held and self._coordinator is not None:
@@ -256,6 +257,10 @@ class SessionService:
         finally:
             if starting is not None:
                 await cancelled([starting])
+
+    async def _let_the_lease_go(self) -> bool:
+        await self._lease.release()
+        return False
 
     async def _begin_term(self) -> None:
         coordinator = self._coordinator = Coordinator(
