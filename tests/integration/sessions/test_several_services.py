@@ -13,7 +13,7 @@ import pytest
 from voicethere.adapters.http.app import build_app
 from voicethere.adapters.http.auth import BearerAuth
 from voicethere.adapters.relay.lease_file import EmbeddedLease
-from voicethere.adapters.store.store import Store, StoreUnavailable
+from voicethere.adapters.store.store import SessionRecord, Store, StoreUnavailable
 from voicethere.core.ports import QueueUnavailable, RunnerLink
 from voicethere.roles.sessions.api import SESSIONS_CORS, sessions_router
 from voicethere.roles.sessions.service import SessionService
@@ -190,6 +190,12 @@ class Cluster:
         await self.store.finish_deployment(job.id, status=status, error=None, agent=agent)
         return job.id, agent
 
+    async def until_stored(self, session_id: str, holds: Callable[[SessionRecord], bool]) -> None:
+        """Return once the database has the session so; nothing announces it."""
+        async with asyncio.timeout(5):
+            while (record := await self.store.get_session(session_id)) is None or not holds(record):
+                pass
+
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
         for service in self.services:
@@ -365,9 +371,7 @@ async def test_a_client_is_told_although_the_notice_was_lost(cluster: Cluster) -
     room = cluster.second.service._rooms.get(session_id)
     assert room is not None
     await eventually(lambda: room.absent_since is not None)
-    async with asyncio.timeout(5):
-        while (record := await cluster.store.get_session(session_id)) is None or record.ended_at is None:
-            pass
+    await cluster.until_stored(session_id, lambda record: record.ended_at is not None)
     cluster.advance(3.1)
     envelope = await peer.hear()
     assert (envelope["type"], envelope["code"]) == ("session_error", error.record.code.value)
@@ -446,9 +450,7 @@ async def test_a_session_joined_elsewhere_is_not_reaped(cluster: Cluster) -> Non
     assert coordinator is not None
     hosted = coordinator.hosted.get(session_id)
     assert hosted is not None
-    async with asyncio.timeout(5):
-        while (record := await cluster.store.get_session(session_id)) is None or record.joined_at is None:
-            pass
+    await cluster.until_stored(session_id, lambda record: record.joined_at is not None)
     cluster.advance(121.0)
     await eventually(lambda: hosted.claimed)
     assert not [m for m in runner.received if isinstance(m, CancelSession)]

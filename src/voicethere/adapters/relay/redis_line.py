@@ -93,10 +93,10 @@ class RedisLine:
 
     async def aclose(self) -> None:
         """Give the line up for good; a Redis that does not answer costs a second at most."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            task.cancel()  # again and again: see `_within`
+            await asyncio.wait([task], timeout=_CLOSE_SECONDS)
         with contextlib.suppress(*REDIS_TROUBLE):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._client.aclose()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from msgspec import UNSET
 
 from voicethere.adapters.store.store import SessionRecord, Store
+from voicethere.errors.codes import CATALOG, SessionErrorCode
 from voicethere.errors.records import SessionErrorEnvelope
+from voicethere.wire.control_plane import SessionErrorRow
 from voicethere.wire.relay import SessionOver
 
-_MOST_ERRORS = 100
+_PAGE = 100
 
 
 async def ended_notice(store: Store, session_id: str, record: SessionRecord | None) -> SessionOver:
@@ -19,23 +21,40 @@ async def ended_notice(store: Store, session_id: str, record: SessionRecord | No
     """
     if record is None or not record.failed:
         return SessionOver(session_id=session_id)
-    return SessionOver(session_id=session_id, error=await _stored_error(store, record))
+    return SessionOver(session_id=session_id, error=_envelope(record, await _what_ended(store, record)))
 
 
-async def _stored_error(store: Store, record: SessionRecord) -> SessionErrorEnvelope | None:
-    """What ended the session, as its clients should have heard it."""
-    page = await store.session_errors(record.project_id, record.id, limit=_MOST_ERRORS, cursor=None)
-    fatal = [row for row in page.errors if not row.recoverable]
-    if not fatal:
-        return None
-    row = fatal[-1]
+async def _what_ended(store: Store, record: SessionRecord) -> SessionErrorRow | None:
+    """The last error that its session did not go on after; there may be many before it."""
+    last: SessionErrorRow | None = None
+    cursor: str | None = None
+    while True:
+        page = await store.session_errors(record.project_id, record.id, limit=_PAGE, cursor=cursor)
+        for row in page.errors:
+            if not row.recoverable:
+                last = row
+        cursor = page.next_cursor
+        if cursor is None:
+            return last
+
+
+def _envelope(record: SessionRecord, row: SessionErrorRow | None) -> SessionErrorEnvelope:
+    """As its clients should have heard it.
+
+    Of one whose error is no row (it became a dead letter) only that it failed is known: that is told, too.
+    The context of a row is redacted; the session's own is not, and is left out.
+    """
+    code = SessionErrorCode.RUNNER_INTERNAL.value if row is None else row.code
+    said = None if row is None else row.client_message
+    context = None if row is None else row.customer_context
     return SessionErrorEnvelope(
-        code=row.code,
-        message=row.client_message or row.message,
+        code=code,
+        # What an operator reads is not for the person on the call.
+        message=said or CATALOG[SessionErrorCode(code)].message,
         session_id=record.id,
         project_id=record.project_id,
-        build_id=row.build_id or UNSET,
+        build_id=record.build_id or UNSET,
         recoverable=False,
-        customer_context=UNSET if row.customer_context is None else row.customer_context,
-        occurred_at=row.occurred_at,
+        customer_context=UNSET if context is None else context,
+        occurred_at=UNSET if row is None else row.occurred_at,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from voicethere.adapters.store.records import SessionRecord
 from voicethere.wire.relay import DeployedAgent
 from voicethere.wire.session_api import Mode
 
@@ -28,6 +29,18 @@ class HostedSession(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode
     runner_id: str
     customer_context: dict[str, Any] | None = None
+
+
+def hosted_session(record: SessionRecord) -> HostedSession:
+    """What the database says of a session that is ready."""
+    return HostedSession(
+        session_id=record.id,
+        project_id=record.project_id,
+        build_id=record.build_id,
+        mode=record.mode or Mode.VOICE,
+        runner_id=record.runner_id or "",
+        customer_context=record.customer_context,
+    )
 
 
 class Hosted:

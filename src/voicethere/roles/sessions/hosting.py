@@ -21,7 +21,7 @@ from voicethere.core.ports import Clock, RelayHub, RunnerAway
 from voicethere.errors.times import iso_from_epoch
 from voicethere.roles.sessions.background import Background
 from voicethere.roles.sessions.endings import ended_notice
-from voicethere.roles.sessions.hosted import Hosted, HostedSession, HostedSessions, room_id_of
+from voicethere.roles.sessions.hosted import Hosted, HostedSessions, hosted_session, room_id_of
 from voicethere.roles.sessions.outcomes import Outcomes
 from voicethere.roles.sessions.provisioning import Provisioner, cancel_at_runner
 from voicethere.roles.sessions.runners import LinkedRunners
@@ -39,7 +39,6 @@ from voicethere.wire.relay import (
     TokenWanted,
     ToService,
 )
-from voicethere.wire.session_api import Mode
 
 _log = structlog.get_logger(__name__)
 
@@ -81,17 +80,9 @@ class Hosting:
         """What an earlier coordinator left: sessions that are ready, missing until a runner lists them."""
         now = self._clock.monotonic()
         for record in sessions:
-            session = HostedSession(
-                session_id=record.id,
-                project_id=record.project_id,
-                build_id=record.build_id,
-                mode=record.mode or Mode.VOICE,
-                runner_id=record.runner_id or "",
-                customer_context=record.customer_context,
-            )
             self._hosted.add(
                 Hosted(
-                    session,
+                    hosted_session(record),
                     opened_at=now,
                     missing_since=now,
                     claimed=record.joined_at is not None,

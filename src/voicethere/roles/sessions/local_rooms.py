@@ -15,7 +15,7 @@ from voicethere.core.ports import Clock
 from voicethere.roles.sessions.background import Background
 from voicethere.roles.sessions.endings import ended_notice
 from voicethere.roles.sessions.gateway import SignalingGateway
-from voicethere.roles.sessions.hosted import HostedSession
+from voicethere.roles.sessions.hosted import hosted_session
 from voicethere.roles.sessions.presence import RunnerPresence
 from voicethere.roles.sessions.rooms import Room, Rooms
 from voicethere.roles.sessions.settings import SessionServiceSettings
@@ -27,7 +27,7 @@ from voicethere.wire.relay import (
     SignalToPeer,
     ToService,
 )
-from voicethere.wire.session_api import Mode, ProvisioningStatus
+from voicethere.wire.session_api import ProvisioningStatus
 
 _REMEMBERED_ENDS = 10_000
 
@@ -73,7 +73,7 @@ class LocalRooms:
         opened = self._rooms.get(session_id)
         if opened is not None:
             return opened  # another socket was as fast
-        session = _hosted_session(record)
+        session = hosted_session(record)
         present = self._presence.hosts(session.runner_id, session_id)
         new = Room(session, now=self._clock.monotonic(), runner_present=present)
         new.claimed = record.joined_at is not None
@@ -170,7 +170,7 @@ class LocalRooms:
             record = await self._store.get_session(room.session_id)
             if record is not None and record.ended_at is None:
                 if record.runner_id is not None and record.runner_id != room.session.runner_id:
-                    room.session = _hosted_session(record)
+                    room.session = hosted_session(record)
                 return
             notice = await ended_notice(self._store, room.session_id, record)
             if self._rooms.get(room.session_id) is room:
@@ -179,14 +179,3 @@ class LocalRooms:
             _log.warning("room_not_compared", session_id=room.session_id, problem=str(problem))
         finally:
             room.looking = False
-
-
-def _hosted_session(record: SessionRecord) -> HostedSession:
-    return HostedSession(
-        session_id=record.id,
-        project_id=record.project_id,
-        build_id=record.build_id,
-        mode=record.mode or Mode.VOICE,
-        runner_id=record.runner_id or "",
-        customer_context=record.customer_context,
-    )
