@@ -20,6 +20,12 @@ from voicethere.wire.relay import (
     AssignSession,
     CancelSession,
     CapacityNow,
+    ChatFrames,
+    ChatOutput,
+    ChatPrompt,
+    ChatPromptTaken,
+    ChatStreamStart,
+    ChatTaken,
     DeployedAgent,
     EndSession,
     Heartbeat,
@@ -300,10 +306,32 @@ async def test_a_service_hears_its_own_notices_in_order(world: World) -> None:
         SessionMoved(session_id="s-1", settled=False),
         SessionOver(session_id="s-1"),
         CapacityNow(runners=1, capacity=3, free=2, waiting=0, mean_session_seconds=1.5),
+        ChatFrames(project_id="p", conversation_id="c", frames=['{"sem":true}', "{}"]),
     ]
     for notice in notices:
         await world.hub.publish(notice)
     assert [await world.notice() for _ in notices] == notices
+
+
+async def test_a_chat_goes_both_ways(world: World) -> None:
+    link = await world.link("r-1")
+    await world.event()
+    prompts: list[ToRunner] = [
+        ChatPrompt(session_id="s-1", number=1, text="hello"),
+        ChatTaken(session_id="s-1", number=7),
+    ]
+    for prompt in prompts:
+        await world.hub.send("r-1", prompt)
+    messages = link.messages()
+    assert [await _next(messages) for _ in prompts] == prompts
+    answers: list[ToService] = [
+        ChatPromptTaken(session_id="s-1", number=1),
+        ChatOutput(session_id="s-1", number=1, body=ChatStreamStart(speech_id="s-1-1")),
+        ChatOutput(session_id="s-1", number=1, body=ChatStreamStart(speech_id="s-1-1"), again=True),
+    ]
+    for answer in answers:
+        await link.send(answer)
+    assert [await world.event() for _ in answers] == [("r-1", answer) for answer in answers]
 
 
 async def test_a_service_that_does_not_read_notices_still_hears_runners(world: World) -> None:

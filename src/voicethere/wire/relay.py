@@ -44,13 +44,18 @@ class DeployedAgent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AssignSession(_ToRunner, frozen=True, kw_only=True, tag="assign_session"):
-    """Host this session; answered by `SessionAccepted` or `SessionRefused`."""
+    """Host this session; answered by `SessionAccepted` or `SessionRefused`.
+
+    `chat`: its client is a conversation, whose prompts and outputs go over the relay (`ChatPrompt`,
+    `ChatOutput`); nobody joins its room, and its agent is given in mode `data`.
+    """
 
     session_id: str
     room_id: str
     agent: DeployedAgent
     ice_servers: list[IceServer] = []
     customer_context: dict[str, Any] | None = None
+    chat: bool = False
 
 
 class CancelSession(_ToRunner, frozen=True, kw_only=True, tag="cancel_session"):
@@ -103,9 +108,29 @@ class KeepWarm(_ToRunner, frozen=True, kw_only=True, tag="keep_warm"):
     agents: list[DeployedAgent]
 
 
+class ChatPrompt(_ToRunner, frozen=True, kw_only=True, tag="chat_prompt"):
+    """A user's prompt; `number` counts the session's prompts from 1.
+
+    Said again until `ChatPromptTaken` covers it: taken once, in order; one that comes too early is not taken.
+    """
+
+    session_id: str
+    number: int
+    text: str
+
+
+class ChatTaken(_ToRunner, frozen=True, kw_only=True, tag="chat_taken"):
+    """Every output of the session up to and with `number` is stored."""
+
+    session_id: str
+    number: int
+
+
 ToRunner = (
     AssignSession
     | CancelSession
+    | ChatPrompt
+    | ChatTaken
     | EndSession
     | KeepWarm
     | PeerJoinedRoom
@@ -169,8 +194,96 @@ class RoomClosed(_ToService, frozen=True, kw_only=True, tag="room_closed"):
     session_id: str
 
 
+# ------------------------------------------------------------------ what a chat session says
+
+
+class _ChatBody(msgspec.Struct, frozen=True, kw_only=True, tag_field="t"):
+    pass
+
+
+class ChatMessage(_ChatBody, frozen=True, kw_only=True, tag="message"):
+    """The agent said `text`. `speech_id` is unique in the conversation."""
+
+    speech_id: str
+    text: str
+
+
+class ChatStreamStart(_ChatBody, frozen=True, kw_only=True, tag="stream_start"):
+    """The agent began to say something that is yet to be made."""
+
+    speech_id: str
+
+
+class ChatStreamText(_ChatBody, frozen=True, kw_only=True, tag="stream_text"):
+    """The agent said more of it: `delta` is what is new, `cumulative` all of it so far."""
+
+    speech_id: str
+    delta: str
+    cumulative: str
+
+
+class ChatStreamEnd(_ChatBody, frozen=True, kw_only=True, tag="stream_end"):
+    """There is no more of it; `text` is all of it. Not `complete`: it was cut off or failed."""
+
+    speech_id: str
+    text: str
+    complete: bool
+
+
+class ChatPassed(_ChatBody, frozen=True, kw_only=True, tag="passed"):
+    """The agent's `send_to_client`: `payload` is JSON text as the agent made it."""
+
+    payload: str
+
+
+class ChatFailure(_ChatBody, frozen=True, kw_only=True, tag="failure"):
+    """An error of the session; `error_id` is its row's id."""
+
+    error_id: str
+    envelope: SessionErrorEnvelope
+
+
+class ChatClosed(_ChatBody, frozen=True, kw_only=True, tag="closed"):
+    """The session ends in order: nothing of it follows but what fails on the way."""
+
+    end_reason: EndReason
+
+
+ChatBody = (
+    ChatMessage | ChatStreamStart | ChatStreamText | ChatStreamEnd | ChatPassed | ChatFailure | ChatClosed
+)
+
+
+class ChatOutput(_ToService, frozen=True, kw_only=True, tag="chat_output"):
+    """What a chat session said; `number` counts the session's outputs from 1, without a gap.
+
+    Said again until `ChatTaken` covers it, then with `again`: whoever hears that stores it, whether the
+    conversation is of interest there or not.
+    """
+
+    session_id: str
+    number: int
+    body: ChatBody
+    again: bool = False
+
+
+class ChatPromptTaken(_ToService, frozen=True, kw_only=True, tag="chat_prompt_taken"):
+    """Every prompt of the session up to and with `number` was given to its agent, or waits there for it."""
+
+    session_id: str
+    number: int
+
+
 ToService = (
-    RunnerHello | Heartbeat | SessionAccepted | SessionRefused | SignalToPeer | TokenWanted | RoomClosed
+    RunnerHello
+    | Heartbeat
+    | SessionAccepted
+    | SessionRefused
+    | SignalToPeer
+    | TokenWanted
+    | RoomClosed
+    | ChatOutput
+    | ChatPromptTaken
 )
 
 # ------------------------------------------------------------------ among session services
@@ -219,7 +332,18 @@ class CapacityNow(_Notice, frozen=True, kw_only=True, tag="capacity"):
     mean_session_seconds: float
 
 
-ServiceNotice = SessionWanted | SessionMoved | SessionOver | CapacityNow
+class ChatFrames(_Notice, frozen=True, kw_only=True, tag="chat_frames"):
+    """Frames of a conversation as JSON text, in the order of their `seq`.
+
+    What they tell is stored; they are for the sockets that other gateways hold on the conversation.
+    """
+
+    project_id: str
+    conversation_id: str
+    frames: list[str]
+
+
+ServiceNotice = SessionWanted | SessionMoved | SessionOver | CapacityNow | ChatFrames
 
 _encoder = msgspec.msgpack.Encoder()
 _to_runner: msgspec.msgpack.Decoder[ToRunner] = msgspec.msgpack.Decoder(ToRunner)

@@ -133,6 +133,8 @@ def test_every_field_survives_the_codec(struct: type[msgspec.Struct], data: st.D
             assert relay.decode_to_runner(relay.encode(message)) == message
         elif struct in relay.ToService.__args__:
             assert relay.decode_to_service(relay.encode(message)) == message
+        elif struct in relay.ServiceNotice.__args__:
+            assert relay.decode_notice(relay.encode(message)) == message
         return
     if isinstance(message, queue.QueueItem):
         assert queue.decode(queue.encode(message)) == message
