@@ -17,7 +17,13 @@ from voicethere.cli.options import json_option, project_option
 from voicethere.cli.terminal import json_document, note, rows
 from voicethere.wire.control_plane import SettingsView
 
-AT_ONCE = ("retention_days", "retention_errors", "monthly_session_limit", "allowed_origins")
+AT_ONCE = (
+    "retention_days",
+    "retention_errors",
+    "monthly_session_limit",
+    "allowed_origins",
+    "require_issued_conversations",
+)
 """Settings of how a project is kept and who may use it; the others are frozen by each deploy."""
 TRUE_WORDS = ("true", "1", "yes")
 FALSE_WORDS = ("false", "0", "no")
@@ -121,6 +127,6 @@ def set_setting(key: str, value: str, project: str | None) -> None:
     """Change one. Booleans: true|false|1|0|yes|no. Lists: values with commas between them, '' for none.
 
     What sessions run with changes with the next deploy; retention_days, retention_errors,
-    monthly_session_limit and allowed_origins change at once.
+    monthly_session_limit, allowed_origins and require_issued_conversations change at once.
     """
     _set("settings", key, value, project)

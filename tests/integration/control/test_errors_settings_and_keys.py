@@ -314,6 +314,7 @@ async def test_project_settings(api: Any) -> None:
         "retention_errors": 0,
         "monthly_session_limit": 0,
         "allowed_origins": [],
+        "require_issued_conversations": False,
     }
     changed = await api.send("PATCH", path, json={"key": "mode", "value": "voice+data"})
     assert changed.json()["settings"]["mode"] == "voice+data"
@@ -337,6 +338,7 @@ async def test_project_settings(api: Any) -> None:
         ("retention_errors", 100_000_000, 100_000_000),
         ("monthly_session_limit", 0, 0),
         ("allowed_origins", [], []),
+        ("require_issued_conversations", True, True),
         (
             "allowed_origins",
             [

@@ -55,8 +55,9 @@ class SettingsRoutes(Controller):
         project: NamedDependency[Project],
         plane: NamedDependency[ControlPlane],
     ) -> SettingsView:
-        """`retention_days`, `retention_errors`, `allowed_origins` and `monthly_session_limit` take effect at
-        once, the others with the next deploy. A 422 names the key, its type and its range."""
+        """`retention_days`, `retention_errors`, `allowed_origins`, `monthly_session_limit` and
+        `require_issued_conversations` take effect at once, the others with the next deploy. A 422 names the
+        key, its type and its range."""
         after = changed(await plane.store.get_project_settings(project.id), data.key, data.value)
         await plane.store.put_project_settings(project.id, after)
         return _view(project, after)
