@@ -306,7 +306,7 @@ async def test_a_service_hears_its_own_notices_in_order(world: World) -> None:
         SessionMoved(session_id="s-1", settled=False),
         SessionOver(session_id="s-1"),
         CapacityNow(runners=1, capacity=3, free=2, waiting=0, mean_session_seconds=1.5),
-        ChatFrames(project_id="p", conversation_id="c", frames=['{"sem":true}', "{}"]),
+        ChatFrames(project_id="p", conversation_id="c", first_seq=7, frames=['{"sem":true}', "{}"]),
     ]
     for notice in notices:
         await world.hub.publish(notice)

@@ -333,13 +333,14 @@ class CapacityNow(_Notice, frozen=True, kw_only=True, tag="capacity"):
 
 
 class ChatFrames(_Notice, frozen=True, kw_only=True, tag="chat_frames"):
-    """Frames of a conversation as JSON text, in the order of their `seq`.
+    """Frames of a conversation as JSON text, in the order of their `seq`, which counts on from `first_seq`.
 
     What they tell is stored; they are for the sockets that other gateways hold on the conversation.
     """
 
     project_id: str
     conversation_id: str
+    first_seq: int
     frames: list[str]
 
 
