@@ -18,7 +18,9 @@ MAX_FRAME_BYTES = 4 * 1024 * 1024
 MAX_LOG_MESSAGE_CHARS = 2048
 MAX_LOG_FIELDS_CHARS = 8192
 MAX_SPEAK_CHARS = 16 * 1024
-"""Characters of one `speak`."""
+"""Characters of one `speak`, and of one part of a stream."""
+MAX_STREAM_CHARS = 256 * 1024
+"""Characters of a whole stream."""
 MAX_CLIENT_MESSAGE_BYTES = 64 * 1024
 """Bytes of one message to the client: JSON text in UTF-8, or binary."""
 MAX_ERROR_MESSAGE_CHARS = 8 * 1024
@@ -112,7 +114,10 @@ class SessionEnd(_ToChild, frozen=True, kw_only=True, tag="session_end"):
 
 
 class SpeechDone(_ToChild, frozen=True, kw_only=True, tag="speech_done"):
-    """What became of one `speak`: resolves the handle that the agent may await."""
+    """What became of one `speak`: resolves the handle that the agent may await.
+
+    For a stream that runs, `interrupted` asks the child to stop it.
+    """
 
     session_id: str
     speech_id: int
@@ -197,6 +202,29 @@ class Speak(_FromChild, frozen=True, kw_only=True, tag="speak"):
     text: str
 
 
+class SpeakStart(_FromChild, frozen=True, kw_only=True, tag="speak_start"):
+    """A `speak` of text that is being written begins. One at a time in a session."""
+
+    session_id: str
+    speech_id: int
+
+
+class SpeakText(_FromChild, frozen=True, kw_only=True, tag="speak_text"):
+    """The next piece of it, at most `MAX_SPEAK_CHARS`; all of them together at most `MAX_STREAM_CHARS`."""
+
+    session_id: str
+    speech_id: int
+    text: str
+
+
+class SpeakEnd(_FromChild, frozen=True, kw_only=True, tag="speak_end"):
+    """It is over, exactly once; not `complete` where it raised or was stopped."""
+
+    session_id: str
+    speech_id: int
+    complete: bool
+
+
 class SendToClient(_FromChild, frozen=True, kw_only=True, tag="send_to_client"):
     """`payload` is JSON text, made in the child so that what it cannot encode is the agent's own error."""
 
@@ -250,6 +278,9 @@ FromChild = (
     | HandlerStarted
     | HandlerFinished
     | Speak
+    | SpeakStart
+    | SpeakText
+    | SpeakEnd
     | SendToClient
     | SendBinaryToClient
     | Log

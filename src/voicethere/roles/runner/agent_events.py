@@ -19,6 +19,9 @@ from voicethere.wire.ipc import (
     SessionEndAck,
     SessionStartAck,
     Speak,
+    SpeakEnd,
+    SpeakStart,
+    SpeakText,
 )
 
 
@@ -51,10 +54,13 @@ class ChildGone(msgspec.Struct, frozen=True, kw_only=True):
     crash: Crash | None
 
 
+Spoken = Speak | SpeakStart | SpeakText | SpeakEnd
+"""What the agent says. Of a session's streams one is open at a time."""
+
 AgentEvent = (
     AgentLoaded
     | SessionStartAck
-    | Speak
+    | Spoken
     | SendToClient
     | SendBinaryToClient
     | LogLine

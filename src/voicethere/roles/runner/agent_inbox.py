@@ -22,14 +22,28 @@ from voicethere.wire import ipc
 _json = msgspec.json.Decoder()
 _MAX_NAME_CHARS = 64
 _MAX_REASON_CHARS = 1000
+_PIECE_OF_STREAM = 0.25
+"""A piece of a stream as a message: the SDK sends up to fifty a second, and a child may have many sessions."""
+
+
+class _Stream:
+    """The speech that a session's agent is writing, and how much of it came."""
+
+    __slots__ = ("chars", "cut_off", "speech_id")
+
+    def __init__(self, speech_id: int) -> None:
+        self.speech_id = speech_id
+        self.chars = 0
+        self.cut_off = False
 
 
 class _SessionInChild:
-    """What was asked of the child for one session."""
+    """What was asked of the child for one session, and the stream that it has open there."""
 
-    __slots__ = ("ending", "failed", "idle_asked", "start_acknowledged")
+    __slots__ = ("ending", "failed", "idle_asked", "start_acknowledged", "stream")
 
     def __init__(self) -> None:
+        self.stream: _Stream | None = None
         self.start_acknowledged = False
         self.idle_asked = False
         self.failed = False
@@ -119,6 +133,9 @@ class Inbox:
         | ipc.HandlerStarted
         | ipc.HandlerFinished
         | ipc.Speak
+        | ipc.SpeakStart
+        | ipc.SpeakText
+        | ipc.SpeakEnd
         | ipc.SendToClient
         | ipc.SendBinaryToClient
         | ipc.DisconnectClient,
@@ -156,6 +173,8 @@ class Inbox:
                     self._drop(f"speech of {len(text)} characters; at most {ipc.MAX_SPEAK_CHARS} are spoken")
                 elif self._may_pass(len(text)):
                     self._emit(message)
+            case ipc.SpeakStart() | ipc.SpeakText() | ipc.SpeakEnd():
+                self._of_stream(message, session)
             case ipc.SendToClient(payload=payload):
                 size = len(payload.encode())
                 if size > ipc.MAX_CLIENT_MESSAGE_BYTES:
@@ -175,6 +194,49 @@ class Inbox:
                 if self._may_pass(1):
                     cut = None if reason is None else reason[:_MAX_REASON_CHARS]
                     self._emit(msgspec.structs.replace(message, reason=cut))
+
+    def _of_stream(
+        self, message: ipc.SpeakStart | ipc.SpeakText | ipc.SpeakEnd, session: _SessionInChild
+    ) -> None:
+        """One stream at a time, of so much text; what breaks that is cut off there, and nothing left out."""
+        stream = session.stream
+        if isinstance(message, ipc.SpeakStart):
+            if stream is not None:
+                self._drop("the start of a second stream of speech, while one is open")
+                return
+            session.stream = stream = _Stream(message.speech_id)
+            if self._may_pass(1):
+                self._emit(message)
+            else:
+                self._cut_off(stream, message.session_id)
+        elif stream is None or stream.speech_id != message.speech_id:
+            self._drop(f"{type(message).__name__} of a stream of speech that is not open")
+        elif isinstance(message, ipc.SpeakEnd):
+            session.stream = None
+            if not stream.cut_off:
+                self._emit(message)
+        elif stream.cut_off:
+            self.dropped += 1
+        else:
+            self._piece(message, stream)
+
+    def _piece(self, message: ipc.SpeakText, stream: _Stream) -> None:
+        size = len(message.text)
+        stream.chars += size
+        if size > ipc.MAX_SPEAK_CHARS or stream.chars > ipc.MAX_STREAM_CHARS:
+            self._drop(
+                f"the rest of a stream of speech: at most {ipc.MAX_SPEAK_CHARS} characters in one piece and "
+                f"{ipc.MAX_STREAM_CHARS} in all are spoken"
+            )
+            self._cut_off(stream, message.session_id)
+        elif self._may_pass(size, messages=_PIECE_OF_STREAM):
+            self._emit(message)
+        else:
+            self._cut_off(stream, message.session_id)
+
+    def _cut_off(self, stream: _Stream, session_id: str) -> None:
+        stream.cut_off = True
+        self._emit(ipc.SpeakEnd(session_id=session_id, speech_id=stream.speech_id, complete=False))
 
     def _loaded(self, message: ipc.AgentLoaded) -> None:
         if self.loaded:
@@ -214,9 +276,9 @@ class Inbox:
             )
         )
 
-    def _may_pass(self, size: int) -> bool:
+    def _may_pass(self, size: int, *, messages: float = 1.0) -> bool:
         now = self._clock.monotonic()
-        allowed = self._gate.allows(size, now=now)
+        allowed = self._gate.allows(size, now=now, messages=messages)
         if not allowed:
             self.dropped += 1
         self._tell_refused(self._gate.refused_to_tell(now=now))

@@ -40,9 +40,9 @@ class MessageGate:
         self._remarks = TokenBucket(burst=1, per_second=1, now=now)
         self._refused = 0
 
-    def allows(self, size: int, *, now: float) -> bool:
-        """Whether a message of `size` bytes may pass."""
-        if self._messages.take(now=now) and self._bytes.take(size, now=now):
+    def allows(self, size: int, *, now: float, messages: float = 1.0) -> bool:
+        """Whether a message of `size` bytes may pass, which counts as so many `messages`."""
+        if self._messages.take(messages, now=now) and self._bytes.take(size, now=now):
             return True
         self._refused += 1
         return False
