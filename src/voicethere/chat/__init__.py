@@ -9,10 +9,13 @@ Needs the extra `chat`. Example:
     True
 """
 
+from voicethere.chat.event_log import EventLog, EventLogEntry, LifecyclePhase
 from voicethere.chat.store import ChatStore
 from voicethere.core.chat import actions, selectors
 from voicethere.core.chat.entities import TimelineEntity
 from voicethere.core.chat.errors import ChatErrorKind, ChatErrorRecord, ChatErrorStage
+from voicethere.core.chat.registry import SemContext, SemRegistry
+from voicethere.wire.sem import SemEvent
 
 __all__ = [
     "ChatStore",
@@ -22,4 +25,10 @@ __all__ = [
     "ChatErrorKind",
     "ChatErrorStage",
     "TimelineEntity",
+    "SemRegistry",
+    "SemContext",
+    "SemEvent",
+    "EventLog",
+    "EventLogEntry",
+    "LifecyclePhase",
 ]

@@ -14,6 +14,7 @@ from voicethere.wire.sem import SemEvent
 
 MAX_LINE_CHARS = 160
 _MAX_QUOTE_CHARS = 60
+_TEXT_PROPS = ("content", "message", "title")
 
 FAMILIES = MappingProxyType(
     {
@@ -49,7 +50,7 @@ def summary_of(event: SemEvent) -> str:
 
 
 def one_line(text: str, max_chars: int = MAX_LINE_CHARS) -> str:
-    """`text` as one printable line of at most so many characters: whatever else is in it becomes a space or `�`."""
+    """`text` as one printable line of at most so many characters; the rest of it becomes spaces or `�`."""
     # Cut first: a server may send megabytes.
     shortened = cut_end(text, max_chars * 2)
     if not shortened.isprintable():
@@ -71,9 +72,7 @@ def _words(event: SemEvent) -> str:
             return f"{event.id} {_quoted(data.text)}"
         case "timeline.upsert":
             entity = data.entity
-            shown = next(
-                (entity.props[key] for key in ("content", "message", "title") if key in entity.props), ""
-            )
+            shown = next((entity.props[name] for name in _TEXT_PROPS if name in entity.props), "")
             running = " streaming" if entity.props.get("streaming") is True else ""
             return f"{entity.kind} {entity.id} v{data.version}{running} {_quoted(shown)}"
         case "log":

@@ -101,8 +101,8 @@ class EventLog:
     ) -> EventLogEntry:
         """Add an entry and tell the listeners of it.
 
-        Its texts become single lines of bounded length; `payload` becomes JSON, and what does not fit or is no
-        JSON data is replaced by a mark.
+        Its texts become single lines of bounded length; `payload` becomes JSON, and what does not fit, or is
+        no JSON data, is replaced by a mark.
         """
         self._number += 1
         entry = EventLogEntry(
@@ -148,7 +148,7 @@ class EventLog:
         self._entries.pop(conv_id, None)
 
     def subscribe(self, listener: EventListener, conv_id: str | None = None) -> Callable[[], None]:
-        """Call `listener(entry)` for each new entry (of `conv_id`, where given); call the result to stop that.
+        """Call `listener(entry)` for each new entry (of `conv_id` alone, if given); call the result to stop.
 
         One that raises is logged, and the others still hear.
         """
