@@ -18,6 +18,7 @@ from voicethere.adapters.rtc.opus import SILENCE
 from voicethere.adapters.rtc.outbound import SpeechTrack
 from voicethere.core.ports import SandboxLimits
 from voicethere.roles.runner.agent_supply import AgentSupply
+from voicethere.roles.runner.client_leg import OverControlChannel
 from voicethere.roles.runner.connections import ConnectionEvents
 from voicethere.roles.runner.crash_speech import CrashSpeech
 from voicethere.roles.runner.gauges import RunnerCounts
@@ -35,7 +36,7 @@ from voicethere.wire.settings import SessionSettings
 FRAME_SECONDS = 512 / 16_000
 
 
-class MemoryConnection:
+class MemoryConnection(OverControlChannel):
     """Stands in for `ClientConnections`: a client that is there, takes everything and plays the audio."""
 
     def __init__(self, *, events: ConnectionEvents, audio: bool, **_: Any) -> None:

@@ -31,6 +31,7 @@ from voicethere.adapters.rtc.events import (
 from voicethere.adapters.rtc.liveness import Patience
 from voicethere.adapters.rtc.outbound import SpeechTrack
 from voicethere.adapters.rtc.server_peer import ServerPeer
+from voicethere.roles.runner.client_leg import OverControlChannel
 from voicethere.roles.runner.settings import RunnerSettings
 from voicethere.wire.session_api import IceServer
 from voicethere.wire.signaling import (
@@ -78,7 +79,7 @@ class _Leg:
         self.worker: asyncio.Task[Any] | None = None
 
 
-class ClientConnections:
+class ClientConnections(OverControlChannel):
     """`signal(peer_id, text)` sends signaling JSON to a peer of the room."""
 
     def __init__(

@@ -15,11 +15,14 @@ import msgspec
 import structlog
 
 from voicethere.core.ports import Clock, ErrorQueuePort, SpeechProviderError, SpeechSuite
-from voicethere.core.session import AgentInput, Event, SessionState, effects, events, step
+from voicethere.core.session import AgentInput, Event, Phase, SessionState, effects, events, step
+from voicethere.core.session.early import fits
 from voicethere.errors import Cause, Crash, ErrorRecord, HandlerFailure, Redactor, fit_envelope
 from voicethere.errors.times import iso_from_epoch, parse_iso
 from voicethere.roles.runner.agent_events import AgentError, AgentEvent, ChildGone, LogLine
 from voicethere.roles.runner.agent_supply import AgentSupply, SessionAgent
+from voicethere.roles.runner.chat_leg import ChatLeg, ChatLegEvents
+from voicethere.roles.runner.client_leg import ClientLeg
 from voicethere.roles.runner.client_messages import ForAgent, MessageRefused, interpret
 from voicethere.roles.runner.closing import close_all
 from voicethere.roles.runner.connections import ClientConnections, ConnectionEvents
@@ -36,6 +39,7 @@ from voicethere.roles.runner.unpacked import UnpackedBundles
 from voicethere.wire import ipc
 from voicethere.wire.control_channel import (
     AgentSpeak,
+    Chat,
     EndReason,
     Keepalive,
     SessionClose,
@@ -81,6 +85,8 @@ class SessionHost:
         self._settings = settings
         self._redactor = Redactor(agent.secrets.values())
         self._rules = rules_of(assignment, settings)
+        # Storing may take longer than a client's acknowledgement, and nobody stands there and waits.
+        self._flush_seconds = settings.answer_seconds if assignment.chat else settings.flush_seconds
         self._state = SessionState(customer_context=assignment.customer_context)
         self._events: deque[Event] = deque()
         self._stepping = False
@@ -102,23 +108,8 @@ class SessionHost:
             bounds=settings.bounds,
             counts=parts.counts,
         )
-        self._connections = parts.connect(
-            session_id=self.session_id,
-            room_id=assignment.room_id,
-            audio=agent.mode.has_audio,
-            ice_servers=assignment.ice_servers,
-            settings=settings,
-            signal=self._signal,
-            events=ConnectionEvents(
-                opened=self._opened,
-                lost=self._lost,
-                broken=lambda error: self._post(events.RunnerFault(cause=error)),
-                control=self._control,
-                sync=lambda data: self._binary(data, "sync"),
-                audio=self._hear,
-                audio_problem=lambda problem: self._speech_event(SpeechEventType.ERROR, None, problem),
-            ),
-        )
+        self._chat = self._new_chat() if assignment.chat else None
+        self._connections: ClientLeg = self._chat or self._new_connections()
         self._speaker = Speaker(
             synthesizer=parts.speech.synthesizer,
             track=lambda: self._connections.track,
@@ -126,11 +117,46 @@ class SessionHost:
         )
         self._listener: Listener | None = None
 
+    def _new_connections(self) -> ClientConnections:
+        return self._parts.connect(
+            session_id=self.session_id,
+            room_id=self._assignment.room_id,
+            audio=self._agent.mode.has_audio,
+            ice_servers=self._assignment.ice_servers,
+            settings=self._settings,
+            signal=self._signal,
+            events=ConnectionEvents(
+                opened=self._opened,
+                lost=self._lost,
+                broken=self.fault,
+                control=self._control,
+                sync=lambda data: self._binary(data, "sync"),
+                audio=self._hear,
+                audio_problem=lambda problem: self._speech_event(SpeechEventType.ERROR, None, problem),
+            ),
+        )
+
+    def _new_chat(self) -> ChatLeg:
+        return ChatLeg(
+            session_id=self.session_id,
+            lost_seconds=self._settings.answer_seconds,
+            send=self._parts.send,
+            events=ChatLegEvents(
+                opened=lambda: self._post(events.ControlOpened()),
+                lost=self._lost,
+                broken=self.fault,
+                prompt=self._prompted,
+                remark=self._remark,
+            ),
+        )
+
     # ------------------------------------------------------------------ from the runner
 
     def begin(self) -> None:
         """Start the agent's process, and have the crash message ready before it is needed."""
         self._starting = self._spawn(self._start_agent())
+        if self._chat is not None:
+            self._chat.open()
         if self._agent.mode.has_audio:
             self._begin_listening()
         if self._rules.has_audio and self._rules.crash_speech:
@@ -157,6 +183,16 @@ class SessionHost:
             max(1.0, left * self._settings.token_refresh_share), self._want_token
         )
 
+    def chat_prompt(self, number: int, text: str) -> None:
+        """A prompt for a chat session."""
+        if self._chat is not None:
+            self._chat.prompted(number, text)
+
+    def chat_taken(self, number: int) -> None:
+        """What a chat session said is stored, up to this output."""
+        if self._chat is not None:
+            self._chat.taken(number)
+
     def cancel(self) -> None:
         """The session service gave the session up."""
         self._post(events.Cancelled())
@@ -165,7 +201,7 @@ class SessionHost:
         """End the session in order, without an error: its client is told the reason, and it is stored."""
         self._post(events.EndOrdered(end_reason=reason))
 
-    def fault(self, error: Exception) -> None:
+    def fault(self, error: BaseException) -> None:
         """Something that was to be done for the session raised: that ends it, with an error."""
         self._post(events.RunnerFault(cause=error))
 
@@ -243,12 +279,12 @@ class SessionHost:
         )
 
     def _tell(self, effect: effects.Tell) -> None:
-        envelope = self._records[effect.number].envelope(with_stack=self._agent.settings.client_stack_traces)
-        fitting = fit_envelope(envelope, self._envelope_limit())
-        self._connections.send_control(encode_text(fitting), urgent=True)
+        record = self._records[effect.number]
+        envelope = record.envelope(with_stack=self._agent.settings.client_stack_traces)
+        self._connections.tell(record.id, fit_envelope(envelope, self._envelope_limit()))
 
         async def heard() -> None:
-            if await self._connections.flush(self._settings.flush_seconds):
+            if await self._connections.flush(self._flush_seconds):
                 self._post(events.Heard(number=effect.number))
 
         self._spawn(heard())
@@ -280,14 +316,15 @@ class SessionHost:
 
     def _send_close(self, effect: effects.SendClose) -> None:
         code = msgspec.UNSET if effect.code is None else effect.code
-        close = SessionClose(code=code, reason=effect.reason)
-        self._connections.send_control(encode_text(close), urgent=True)
+        self._connections.send_close(SessionClose(code=code, reason=effect.reason))
 
     def _flush(self, effect: effects.Flush) -> None:
+        self._connections.closing(self._state.end_reason or EndReason.ERROR)
+
         async def flush() -> None:
             acknowledged = False
             try:
-                acknowledged = await self._connections.flush(self._settings.flush_seconds)
+                acknowledged = await self._connections.flush(self._flush_seconds)
             finally:
                 self._post(events.Flushed(acknowledged=acknowledged))
 
@@ -366,8 +403,9 @@ class SessionHost:
         """Close all parts at once, each bounded; what could not be closed is what failed."""
         self._timers.cancel_all()
         self._cancel_token_timer()
+        client = "the peer connection" if self._chat is None else "the conversation"
         parts: dict[str, Coroutine[Any, Any, None]] = {
-            "the peer connection": self._connections.aclose(),
+            client: self._connections.aclose(),
             "the speech on its way": self._speaker.aclose(),
         }
         if self._listener is not None:
@@ -432,12 +470,16 @@ class SessionHost:
             fields=line.fields,
         )
 
+    def _remark(self, words: str) -> None:
+        """A line of the platform's in the agent's log."""
+        self._agent_log(LogLine(level="warn", message=words, time=self._now(), session_id=self.session_id))
+
     def _agent_sends(self, payload: str) -> None:
         """Pass it on, unless it would pass for a message of the platform's: clients act on those."""
         if (pretended := runner_message_type(payload)) is not None:
             _log.warning("agent_message_refused", session_id=self.session_id, pretended=pretended)
         else:
-            self._connections.send_control(payload)
+            self._connections.pass_on(payload)
 
     def _agent_speaks(self, text: str, speech_id: int) -> None:
         child = self._child
@@ -489,6 +531,17 @@ class SessionHost:
             case MessageRefused() as refused:
                 _log.info("message_refused", session_id=self.session_id, reason=refused.reason)
                 self._send(refused)
+
+    def _prompted(self, text: str) -> bool:
+        """A user's prompt; False where this session cannot take it (now), and the next one may."""
+        message = ipc.DataChannelMessage(session_id=self.session_id, raw=encode_text(Chat(text=text)))
+        state = self._state
+        if state.phase not in (Phase.OPENING, Phase.LIVE):
+            return False
+        if not (state.agent_has_session or fits(state.early, message)):
+            return False
+        self._from_client(message)
+        return True
 
     def _speak_for_client(self, text: str) -> None:
         self._post(events.Activity(voice=False))
@@ -550,7 +603,7 @@ class SessionHost:
         self._parts.send(SignalToPeer(session_id=self.session_id, peer_id=peer_id, message=text))
 
     def _send(self, message: msgspec.Struct) -> None:
-        self._connections.send_control(encode_text(message))
+        self._connections.notify(message)
 
     def _now(self) -> str:
         return iso_from_epoch(self._parts.clock.now())

@@ -27,6 +27,8 @@ from voicethere.wire.control_channel import EndReason
 from voicethere.wire.relay import (
     AssignSession,
     CancelSession,
+    ChatPrompt,
+    ChatTaken,
     EndSession,
     Heartbeat,
     KeepWarm,
@@ -276,7 +278,7 @@ class Runner:
             return
         host = self._sessions.get(message.session_id)
         if host is None:
-            if not isinstance(message, PeerLeftRoom):
+            if not isinstance(message, PeerLeftRoom | ChatTaken):
                 # The service thinks that the session is on: tell it otherwise.
                 self._send(RoomClosed(session_id=message.session_id))
             return
@@ -289,6 +291,10 @@ class Runner:
                 host.signalled(peer_id, text)
             case TokenIssued():
                 host.token_issued(message)
+            case ChatPrompt(number=number, text=text):
+                host.chat_prompt(number, text)
+            case ChatTaken(number=number):
+                host.chat_taken(number)
             case CancelSession():
                 host.cancel()
             case EndSession(end_reason=reason):

@@ -18,7 +18,11 @@ def idle_seconds_of(agent: DeployedAgent) -> float | None:
 
 
 def rules_of(assignment: AssignSession, settings: RunnerSettings) -> Rules:
-    """The deployed project's settings, and the runner's."""
+    """The deployed project's settings, and the runner's.
+
+    A conversation has no hello. It is waited for as long as an error waits for its client: nobody is on the
+    line, and gateways and databases that are restarted come back.
+    """
     wanted = assignment.agent.settings
     return Rules(
         has_audio=assignment.agent.mode.has_audio,
@@ -27,9 +31,9 @@ def rules_of(assignment: AssignSession, settings: RunnerSettings) -> Rules:
         idle_seconds=idle_seconds_of(assignment.agent),
         idle_on_voice=wanted.idle_timeout_voice_activity,
         idle_on_messages=wanted.idle_timeout_dc_inbound,
-        hello_seconds=settings.hello_seconds,
+        hello_seconds=0.0 if assignment.chat else settings.hello_seconds,
         tell_seconds=settings.tell_seconds,
         arrival_seconds=settings.arrival_seconds,
-        rejoin_seconds=settings.rejoin_seconds,
+        rejoin_seconds=settings.tell_seconds if assignment.chat else settings.rejoin_seconds,
         idle_grace_seconds=settings.idle_grace_seconds,
     )
