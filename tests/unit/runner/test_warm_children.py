@@ -79,6 +79,15 @@ def variant(**changes: Any) -> DeployedAgent:
 
 
 @in_virtual_time
+async def test_a_conversation_with_an_agent_that_has_audio_gets_its_warm_child() -> None:
+    async with warm(variant(mode=Mode.VOICE)) as made:
+        (ready,) = made.children
+        async with made.call():  # in mode `data`, as a conversation is assigned
+            assert ready.of(ipc.SessionStart)
+            assert made.supply.warm.taken == 1
+
+
+@in_virtual_time
 async def test_a_session_gets_the_child_that_is_ready_and_the_next_is_made() -> None:
     async with warm(AGENT) as made:
         (ready,) = made.children

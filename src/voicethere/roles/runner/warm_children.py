@@ -1,7 +1,7 @@
 """Keeps children ready for the next sessions of the agents that it is told, one task for each of them.
 
-A session takes a child only if it is of the very same deployment (`DeployedAgent`, all of it). What becomes
-of a child that no session has taken is no session's error: it is logged, and another one is started after a
+A session takes a child only if it is of the very same deployment (`DeployedAgent`, all of it but the mode: an
+agent with audio also serves conversations). What becomes of a child that no session has taken is no session's error: it is logged, and another one is started after a
 pause that grows. Where an agent is not warm its sessions start as they always do.
 """
 
@@ -20,6 +20,7 @@ from voicethere.roles.runner.session_environment import environment_ahead
 from voicethere.roles.runner.unpacked import UnpackedBundles
 from voicethere.roles.runner.warm_child import WarmChild
 from voicethere.wire.relay import DeployedAgent
+from voicethere.wire.session_api import Mode
 
 _log = structlog.get_logger(__name__)
 
@@ -193,5 +194,5 @@ class WarmChildren:
 
 
 def _key(agent: DeployedAgent) -> _Key:
-    """Equal for equal deployments, whatever order their variables came in."""
-    return _encoder.encode(agent)
+    """Equal for equal deployments, whatever order their variables came in, and however clients reach them."""
+    return _encoder.encode(msgspec.structs.replace(agent, mode=Mode.DATA))
