@@ -14,8 +14,8 @@ MAX_CHARS = 32 * 1024 * 1024
 class ReplayBuffer:
     """Holds events until `drain` gives them in the order in which they are to be applied.
 
-    Once it `is_full`, read no more from the socket until the snapshot has come or failed: memory is bounded so,
-    and nothing lost. (`add` still takes what comes: the bound is the reader's to keep.)
+    Once it `is_full`, stop reading the socket until the snapshot has come or failed: memory stays bounded and
+    nothing is lost. (`add` still takes what comes: the bound is the reader's to keep.)
     """
 
     __slots__ = ("_chars", "_events", "_max_chars", "_max_events")
