@@ -1,8 +1,9 @@
 """Keeps children ready for the next sessions of the agents that it is told, one task for each of them.
 
 A session takes a child only if it is of the very same deployment (`DeployedAgent`, all of it but the mode: an
-agent with audio also serves conversations). What becomes of a child that no session has taken is no session's error: it is logged, and another one is started after a
-pause that grows. Where an agent is not warm its sessions start as they always do.
+agent with audio serves conversations, too). What becomes of a child that no session has taken is no session's
+error: it is logged, and another one is started after a pause that grows. Where an agent is not warm its
+sessions start as they always do.
 """
 
 from __future__ import annotations
