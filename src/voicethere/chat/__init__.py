@@ -1,4 +1,4 @@
-"""The state of chat conversations, their errors first: typed, per conversation, never lost in a string.
+"""The client of chat conversations: their state, errors first, and the sockets and requests that feed it.
 
 Needs the extra `chat`. Example:
 
@@ -9,6 +9,11 @@ Needs the extra `chat`. Example:
     True
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from voicethere.chat.event_log import EventLog, EventLogEntry, LifecyclePhase
 from voicethere.chat.store import ChatStore
 from voicethere.core.chat import actions, selectors
@@ -17,10 +22,23 @@ from voicethere.core.chat.errors import ChatErrorKind, ChatErrorRecord, ChatErro
 from voicethere.core.chat.registry import SemContext, SemRegistry
 from voicethere.wire.sem import SemEvent
 
+if TYPE_CHECKING:
+    from voicethere.chat.conversation import Conversation
+    from voicethere.chat.conversations import ConversationManager
+    from voicethere.chat.http import ChatHttpError
+    from voicethere.chat.limits import ChatLimits, ChatTimings
+    from voicethere.chat.reconnecting import Reconnecting
+
 __all__ = [
     "ChatStore",
     "actions",
     "selectors",
+    "ConversationManager",
+    "Conversation",
+    "ChatHttpError",
+    "ChatLimits",
+    "ChatTimings",
+    "Reconnecting",
     "ChatErrorRecord",
     "ChatErrorKind",
     "ChatErrorStage",
@@ -32,3 +50,19 @@ __all__ = [
     "EventLogEntry",
     "LifecyclePhase",
 ]
+
+# Sockets and HTTP take ten times as long to import as the state, which is of use without them.
+_ON_DEMAND = {
+    "Conversation": "conversation",
+    "ConversationManager": "conversations",
+    "ChatHttpError": "http",
+    "ChatLimits": "limits",
+    "ChatTimings": "limits",
+    "Reconnecting": "reconnecting",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)
