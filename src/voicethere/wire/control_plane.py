@@ -152,6 +152,8 @@ class SessionErrors(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """`conversation_id` is there where the session is one of a chat."""
+
     id: str
     orchestrator_session_id: str
     status: Literal["active", "ended", "failed"]
@@ -159,6 +161,7 @@ class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str
     ended_at: str | None
     end_reason: str | None
+    conversation_id: str | UnsetType = UNSET
 
 
 class SessionList(msgspec.Struct, frozen=True, kw_only=True):

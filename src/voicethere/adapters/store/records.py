@@ -10,12 +10,17 @@ from typing import Any
 
 import msgspec
 
+from voicethere.core.conversation import StoredEntity
 from voicethere.wire.control_plane import SessionErrorRow
 from voicethere.wire.session_api import FailureCode, Mode, ProvisioningStatus
 
 
 class StoreConflict(Exception):
     """A unique name or id is taken; the words name it."""
+
+
+class TooManyPrompts(StoreConflict):
+    """So many prompts of the conversation wait that another one is not taken."""
 
 
 class StoreUnavailable(Exception):
@@ -58,6 +63,7 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
     waiting_since: str | None = None
     last_seen: str | None = None
     joined_at: str | None = None
+    conversation_id: str | None = None
 
 
 class WaitingPlace(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +72,65 @@ class WaitingPlace(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     waiting_since: str
     last_seen: str
+
+
+class ConversationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One chat conversation. Times are wire times.
+
+    `session_id` is the session that it has now, `outputs` how many outputs of that are applied; None between
+    sessions. `issued`: the platform made the id, for use until `expires_at`; otherwise a client invented it.
+    """
+
+    project_id: str
+    id: str
+    version: int
+    seq: int
+    session_id: str | None
+    outputs: int
+    issued: bool
+    expires_at: str | None
+    created_at: str
+    updated_at: str
+
+
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation's entities in the order of their arrival, all as of `version`; empty where it is new."""
+
+    version: int
+    entities: Sequence[StoredEntity]
+
+
+class PendingPrompt(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt that no session has taken yet.
+
+    `number` counts the conversation's prompts from 1. Given to a session, it is the `session_number`th of
+    that; otherwise both are None. `attempts` is how many sessions it was given to.
+    """
+
+    number: int
+    text: str
+    session_id: str | None
+    session_number: int | None
+    attempts: int
+    created_at: str
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt that is kept; `version` and `seq` are those of its echo's frame."""
+
+    version: int
+    seq: int
+    prompt: PendingPrompt
+    record: ConversationRecord
+
+
+class HeldSession(msgspec.Struct, frozen=True, kw_only=True):
+    """The current session of a conversation; None where its row is deleted."""
+
+    project_id: str
+    conversation_id: str
+    session_id: str
+    session: SessionRecord | None
 
 
 class ErrorPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,4 +181,5 @@ class RetentionDone(msgspec.Struct, frozen=True, kw_only=True):
     deleted_errors: int
     deleted_sessions: int
     deleted_dead_letters: int
+    deleted_conversations: int = 0
     more: bool

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from msgspec import UNSET
 from sqlalchemy import Connection, Row, func, select, text, update
 
 from voicethere.adapters.store import columns
@@ -34,6 +35,7 @@ def create_session(
     customer_context: dict[str, Any] | None,
     idempotency_key: str | None,
     wait_for_capacity: bool,
+    conversation_id: str | None = None,
 ) -> SessionRecord:
     """A queued session, or the one that the project made with this idempotency key before.
 
@@ -54,6 +56,7 @@ def create_session(
             customer_context=None if customer_context is None else columns.to_json(customer_context),
             idempotency_key=idempotency_key,
             wait_for_capacity=wait_for_capacity,
+            conversation_id=conversation_id,
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
         )
@@ -67,7 +70,7 @@ def create_session(
     row = connection.execute(select(sessions).where(same)).first()
     if row is None:
         raise StoreConflict(f"the session id {session_id!r} is taken: choose another one")
-    return _record(row)
+    return record_of(row)
 
 
 def _take_a_number(connection: Connection) -> None:
@@ -80,7 +83,7 @@ def _take_a_number(connection: Connection) -> None:
 def get_session(connection: Connection, session_id: str) -> SessionRecord | None:
     """The session with this id."""
     row = connection.execute(select(sessions).where(sessions.c.id == session_id)).first()
-    return None if row is None else _record(row)
+    return None if row is None else record_of(row)
 
 
 def find_repeated_session(
@@ -91,13 +94,13 @@ def find_repeated_session(
         sessions.c.project_id == project_id, sessions.c.idempotency_key == idempotency_key
     )
     row = connection.execute(query).first()
-    return None if row is None else _record(row)
+    return None if row is None else record_of(row)
 
 
 def unfinished_sessions(connection: Connection) -> Sequence[SessionRecord]:
     """All sessions without an end, failed jobs whose end is not stored yet included; oldest first."""
     query = select(sessions).where(sessions.c.ended_at_ms.is_(None)).order_by(sessions.c.number)
-    return [_record(row) for row in connection.execute(query)]
+    return [record_of(row) for row in connection.execute(query)]
 
 
 def update_session(
@@ -197,7 +200,7 @@ def queued_sessions(connection: Connection) -> Sequence[SessionRecord]:
         .where(LINE, sessions.c.status == ProvisioningStatus.QUEUED.value)
         .order_by(sessions.c.number)
     )
-    return [_record(row) for row in connection.execute(query)]
+    return [record_of(row) for row in connection.execute(query)]
 
 
 def list_sessions(
@@ -244,7 +247,8 @@ def get_session_row(connection: Connection, project_id: str, session_id: str) ->
     return None if row is None else _row(row)
 
 
-def _record(row: Row[tuple[object, ...]]) -> SessionRecord:
+def record_of(row: Row[tuple[object, ...]]) -> SessionRecord:
+    """A row of all columns of `sessions`."""
     return SessionRecord(
         id=row.id,
         number=row.number,
@@ -266,6 +270,7 @@ def _record(row: Row[tuple[object, ...]]) -> SessionRecord:
         waiting_since=columns.to_wire_or_none(row.waiting_since_ms),
         last_seen=columns.to_wire_or_none(row.last_seen_ms),
         joined_at=columns.to_wire_or_none(row.joined_at_ms),
+        conversation_id=row.conversation_id,
     )
 
 
@@ -286,4 +291,5 @@ def _row(row: Row[tuple[object, ...]]) -> SessionRow:
         created_at=columns.to_wire(row.created_at_ms),
         ended_at=columns.to_wire_or_none(ended_at_ms),
         end_reason=row.end_reason,
+        conversation_id=UNSET if row.conversation_id is None else row.conversation_id,
     )

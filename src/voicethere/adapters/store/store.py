@@ -14,10 +14,14 @@ from voicethere.adapters.store import (
     batch,
     builds,
     columns,
+    conversation_changes,
+    conversation_turns,
+    conversations,
     dead_letters,
     keys,
     platform_secrets,
     projects,
+    prompts,
     retention,
     session_errors,
     sessions,
@@ -25,18 +29,24 @@ from voicethere.adapters.store import (
 )
 from voicethere.adapters.store.database import Database, open_database
 from voicethere.adapters.store.records import (
+    Accepted,
     CommittedBatch,
+    ConversationRecord,
     DeadLetter,
     ErrorPage,
+    HeldSession,
     KeyRecord,
+    PendingPrompt,
     RetentionDone,
     SessionRecord,
     StoreConflict,
     StoreUnavailable,
     Suppression,
+    Timeline,
     WaitingPlace,
 )
 from voicethere.core.clock import SystemClock
+from voicethere.core.conversation import Applied, Composed, ConversationChange, Skipped, StoredEntity
 from voicethere.core.ports import Clock
 from voicethere.wire.control_plane import (
     ApiKey,
@@ -307,6 +317,7 @@ class Store:
         customer_context: dict[str, Any] | None,
         idempotency_key: str | None,
         wait_for_capacity: bool = True,
+        conversation_id: str | None = None,
     ) -> SessionRecord:
         """With an idempotency key that the project has used before: that session, unchanged."""
         return await self._database.write(
@@ -319,6 +330,7 @@ class Store:
                 customer_context=customer_context,
                 idempotency_key=idempotency_key,
                 wait_for_capacity=wait_for_capacity,
+                conversation_id=conversation_id,
             )
         )
 
@@ -403,6 +415,103 @@ class Store:
 
     async def get_session_row(self, project_id: str, session_id: str) -> SessionRow | None:
         return await self._database.read(lambda c: sessions.get_session_row(c, project_id, session_id))
+
+    # -- conversations
+    async def open_conversation(self, project_id: str, conv_id: str) -> ConversationRecord:
+        """Made where there is none. Raises ValueError for an id that a conversation cannot have, LookupError
+        where there is no such project."""
+        return await self._database.write(
+            lambda c: conversations.open_conversation(c, self._now(), project_id, conv_id)
+        )
+
+    async def issue_conversation(self, project_id: str, *, seconds: int) -> ConversationRecord:
+        """A new one with a random id, to be used for so long; raises as `open_conversation`."""
+        return await self._database.write(
+            lambda c: conversations.issue_conversation(c, self._now(), project_id, seconds=seconds)
+        )
+
+    async def find_conversation(self, project_id: str, conv_id: str) -> ConversationRecord | None:
+        return await self._database.read(lambda c: conversations.find_conversation(c, project_id, conv_id))
+
+    async def conversation_of_session(self, session_id: str) -> ConversationRecord | None:
+        """The conversation that the session is, or was, one of; None where it is none of a chat."""
+        return await self._database.read(lambda c: conversations.conversation_of_session(c, session_id))
+
+    async def timeline(self, project_id: str, conv_id: str) -> Timeline:
+        """Everything as of one moment; version 0 and nothing for a conversation that is not there."""
+        return await self._database.read(lambda c: conversations.timeline(c, project_id, conv_id))
+
+    async def latest_entities(
+        self, project_id: str, conv_id: str, *, limit: int, since: int = 0
+    ) -> list[StoredEntity]:
+        """The `limit` entities that were changed last (after version `since`), in the timeline's order."""
+        return await self._database.read(
+            lambda c: conversations.latest_entities(c, project_id, conv_id, limit=limit, since=since)
+        )
+
+    async def accept_prompt(self, project_id: str, conv_id: str, text: str, echo: Composed) -> Accepted:
+        """Keep a prompt and its echo (`core.conversation.compose_prompt`) in one transaction; the
+        conversation is made where there is none. It is the current session's at once, where there is one.
+
+        Raises ValueError for a prompt or an id that is none, TooManyPrompts where too many wait, LookupError
+        where there is no such project.
+        """
+        return await self._database.write(
+            lambda c: conversation_turns.accept_prompt(c, self._now(), project_id, conv_id, text, echo)
+        )
+
+    async def pending_prompts(self, project_id: str, conv_id: str) -> list[PendingPrompt]:
+        """Those that no session has taken, in their order: the current session's, or none's."""
+        return await self._database.read(lambda c: prompts.pending(c, project_id, conv_id))
+
+    async def prompts_taken(self, session_id: str, up_to: int) -> int:
+        """The session has taken its prompts up to and with this number; how many of them were pending."""
+        return await self._database.write(lambda c: prompts.taken(c, session_id, up_to))
+
+    async def drop_prompts(self, project_id: str, conv_id: str, numbers: Sequence[int]) -> int:
+        """Give up those of these prompts that no session has (a session's are dropped where it fails)."""
+        return await self._database.write(lambda c: prompts.drop(c, project_id, conv_id, numbers))
+
+    async def begin_conversation_session(
+        self,
+        project_id: str,
+        conv_id: str,
+        *,
+        session_id: str,
+        customer_context: dict[str, Any] | None = None,
+        wait_for_capacity: bool = True,
+    ) -> SessionRecord | None:
+        """Make a session for the conversation and give it the prompts that wait, in one transaction; None
+        where the conversation has a session (another gateway was first) or is not there."""
+        return await self._database.write(
+            lambda c: conversation_turns.begin_session(
+                c,
+                self._now(),
+                project_id,
+                conv_id,
+                session_id=session_id,
+                customer_context=customer_context,
+                wait_for_capacity=wait_for_capacity,
+            )
+        )
+
+    async def apply_outputs(self, changes: Sequence[ConversationChange]) -> list[Applied | Skipped]:
+        """Apply each change once, all of them in one transaction; the answers in the same order.
+
+        A change with a `session_end` also ends the conversation's session: then what that has not taken of
+        its prompts is for the next one, or dropped.
+        """
+        return await self._database.write(
+            lambda c: conversation_changes.apply_outputs(c, self._now(), changes)
+        )
+
+    async def conversation_sessions_to_reconcile(self, limit: int) -> list[HeldSession]:
+        """Current sessions of conversations that are ended, failed or deleted; ended ones first."""
+        return await self._database.read(lambda c: conversations.sessions_to_reconcile(c, limit))
+
+    async def conversations_to_start(self, limit: int) -> list[ConversationRecord]:
+        """Those with a prompt and without a session, the longest waiting first."""
+        return await self._database.read(lambda c: prompts.conversations_to_start(c, limit))
 
     # -- errors
     async def commit_batch(

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -29,6 +30,10 @@ LINE = text("ended_at_ms IS NULL AND status IN ('queued', 'waiting', 'provisioni
 """Sessions that have no runner yet. Values in the text: a parameter would not match the index's condition."""
 ACTIVE = text("status = 'active'")
 WARM = text("warm")
+OF_A_CHAT = text("conversation_id IS NOT NULL")
+IN_SESSION = text("session_open")
+GIVEN = text("session_id IS NOT NULL")
+NOT_GIVEN = text("session_id IS NULL")
 
 metadata = MetaData(
     naming_convention={
@@ -50,6 +55,14 @@ def _number() -> Column[int]:
 def _project(*, primary_key: bool = False, nullable: bool = False) -> Column[str]:
     owner = ForeignKey("projects.id", ondelete="CASCADE")
     return Column("project_id", Text, owner, primary_key=primary_key, nullable=nullable)
+
+
+def _conversation() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(
+        ["project_id", "conversation_id"],
+        ["conversations.project_id", "conversations.id"],
+        ondelete="CASCADE",
+    )
 
 
 orgs = Table(
@@ -191,6 +204,8 @@ sessions = Table(
     Column("waiting_since_ms", BigInteger),
     Column("last_seen_ms", BigInteger),
     Column("joined_at_ms", BigInteger),
+    # Of a chat: the session's client is a conversation. A conversation may be gone before its sessions are.
+    Column("conversation_id", Text),
     UniqueConstraint("id"),
     UniqueConstraint("project_id", "idempotency_key"),
 )
@@ -209,6 +224,96 @@ Index(
 )
 # Smaller still: the line that waits for a runner. Numbers only, so that a place is counted in the index.
 Index("ix_sessions_line", sessions.c.number, sqlite_where=LINE, postgresql_where=LINE)
+
+Index(
+    "ix_sessions_conversation",
+    sessions.c.project_id,
+    sessions.c.conversation_id,
+    sessions.c.number,
+    sqlite_where=OF_A_CHAT,
+    postgresql_where=OF_A_CHAT,
+)
+
+# The counters are those of `core.conversation.ConversationState`; `prompts` counts all prompts,
+# `session_prompts` those given to the current session. `content_bytes` sums up the entities' `size_bytes`.
+conversations = Table(
+    "conversations",
+    metadata,
+    _project(primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("session_id", Text),
+    Column("session_open", Boolean, nullable=False),
+    Column("outputs", BigInteger, nullable=False),
+    Column("previous_session_id", Text),
+    Column("previous_outputs", BigInteger, nullable=False),
+    Column("prompts", BigInteger, nullable=False),
+    Column("session_prompts", BigInteger, nullable=False),
+    Column("arrivals", BigInteger, nullable=False),
+    Column("content_bytes", BigInteger, nullable=False),
+    Column("issued", Boolean, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("updated_at_ms", BigInteger, nullable=False),
+    Column("streams", Text, nullable=False),
+    Index(None, "project_id", "updated_at_ms"),
+)
+Index(
+    "ix_conversations_in_session",
+    conversations.c.session_id,
+    sqlite_where=IN_SESSION,
+    postgresql_where=IN_SESSION,
+)
+
+# What is long comes last: a database reads a row from its front.
+conversation_entities = Table(
+    "conversation_entities",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("conversation_id", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("updated_at_ms", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("meta", Text, nullable=False),
+    Column("props", Text, nullable=False),
+    _conversation(),
+    Index(None, "project_id", "conversation_id", "position"),
+)
+
+# Prompts that no session has taken yet. `session_number` counts those of one session, `attempts` the
+# sessions that a prompt was given to.
+conversation_prompts = Table(
+    "conversation_prompts",
+    metadata,
+    Column("project_id", Text, primary_key=True),
+    Column("conversation_id", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("session_id", Text),
+    Column("session_number", BigInteger),
+    Column("attempts", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("text", Text, nullable=False),
+    _conversation(),
+)
+Index(
+    "ix_conversation_prompts_given",
+    conversation_prompts.c.session_id,
+    conversation_prompts.c.session_number,
+    sqlite_where=GIVEN,
+    postgresql_where=GIVEN,
+)
+Index(
+    "ix_conversation_prompts_not_given",
+    conversation_prompts.c.created_at_ms,
+    sqlite_where=NOT_GIVEN,
+    postgresql_where=NOT_GIVEN,
+)
 
 session_errors = Table(
     "session_errors",
