@@ -18,6 +18,7 @@ from voicethere.roles.runner.runner import Runner
 from voicethere.roles.runner.settings import RunnerSettings
 from voicethere.testing.queue import InMemoryErrorQueue
 from voicethere.testing.relay import InMemoryRelayHub
+from voicethere.testing.scripted_gateway import ScriptedGateway
 from voicethere.testing.speech import ScriptedSpeech
 from voicethere.testing.virtual_time import LoopClock
 from voicethere.wire.queue import QueueItem
@@ -44,6 +45,7 @@ class RunningRunner:
         self.queue = InMemoryErrorQueue()
         self.hub = InMemoryRelayHub()
         self.said: list[ToService | None] = []
+        self.gateway = ScriptedGateway(self.hub)
         self.clients: dict[str, MemoryConnection] = {}
         self.broken: set[str] = set()
         """Sessions for which no connection can be made."""
@@ -69,8 +71,9 @@ class RunningRunner:
         return self.clients[session_id]
 
     async def _listen(self) -> None:
-        async for _, message in self.hub.messages():
+        async for runner_id, message in self.hub.messages():
             self.said.append(message)
+            await self.gateway.take(runner_id, message)
 
     async def tell(self, *messages: ToRunner) -> None:
         """The service says so; a moment later it has been dealt with."""
@@ -82,6 +85,16 @@ class RunningRunner:
         await self.tell(
             *(AssignSession(session_id=name, room_id=f"room-{name}", agent=agent) for name in session_ids)
         )
+
+    async def chat(self, *session_ids: str, agent: DeployedAgent = AGENT, **assigned: Any) -> None:
+        """Chat sessions that are assigned."""
+        await self.tell(
+            *(
+                AssignSession(session_id=name, room_id=f"room-{name}", agent=agent, chat=True, **assigned)
+                for name in session_ids
+            )
+        )
+        await asyncio.sleep(0.1)
 
     async def live(self, *session_ids: str, agent: DeployedAgent = AGENT) -> None:
         """Sessions that are assigned, and whose clients are there."""

@@ -7,7 +7,7 @@ The rules, all carried out by whoever coordinates:
 - There is no grace for a runner whose process is known to have ended, nor for one that was linked and said
   nothing for too long: its link is cut, and when it comes back it must let go of what it still hosts.
 - Nobody is blamed for a silence while the relay itself is away.
-- A session that nobody joins is cancelled, without an error.
+- A session that nobody joins is cancelled, without an error; a conversation has nobody who would.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Hosting:
                     hosted_session(record),
                     opened_at=now,
                     missing_since=now,
-                    claimed=record.joined_at is not None,
+                    claimed=record.joined_at is not None or record.conversation_id is not None,
                     ready_at=record.completed_at,
                 )
             )

@@ -57,7 +57,7 @@ class LocalRooms:
         self._over: OrderedDict[str, str | None] = OrderedDict()
 
     async def open(self, session_id: str) -> Room | None:
-        """The session's room; None where it is not ready, or over.
+        """The session's room; None where it is not ready, or over, or a conversation: that has none.
 
         Raises:
             StoreUnavailable: the database has to be asked, and is away.
@@ -67,6 +67,8 @@ class LocalRooms:
             return room
         record = await self._store.get_session(session_id)
         if record is None or record.ended_at is not None or record.status is not ProvisioningStatus.READY:
+            return None
+        if record.conversation_id is not None:
             return None
         if self._is_over(record):
             return None  # the database has yet to hear of it

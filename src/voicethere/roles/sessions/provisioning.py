@@ -164,7 +164,7 @@ class Provisioner:
                 status=ProvisioningStatus.PROVISIONING,
                 build_id=agent.build_id,
                 runner_id=runner_id,
-                mode=agent.mode,
+                mode=_mode_of(job, agent),
             )
         )
         if job.stage is not Stage.ASSIGNED:
@@ -175,9 +175,10 @@ class Provisioner:
                 AssignSession(
                     session_id=job.record.id,
                     room_id=room_id_of(job.record.id),
-                    agent=agent,
+                    agent=msgspec.structs.replace(agent, mode=_mode_of(job, agent)),
                     ice_servers=self._settings.ice_servers,
                     customer_context=job.record.customer_context,
+                    chat=job.record.conversation_id is not None,
                 ),
             )
         except RunnerAway:
@@ -198,14 +199,14 @@ class Provisioner:
                 status=ProvisioningStatus.READY,
                 build_id=None if agent is None else agent.build_id,
                 runner_id=runner_id,
-                mode=None if agent is None else agent.mode,
+                mode=None if agent is None else _mode_of(job, agent),
             )
         )
         _log.info("session_ready", session_id=job.record.id, runner_id=runner_id)
 
     def _open(self, job: Job, agent: DeployedAgent | None, runner_id: str) -> None:
         record = job.record
-        mode = record.mode if agent is None else agent.mode
+        mode = record.mode if agent is None else _mode_of(job, agent)
         session = HostedSession(
             session_id=record.id,
             project_id=record.project_id,
@@ -214,7 +215,9 @@ class Provisioner:
             runner_id=runner_id,
             customer_context=record.customer_context,
         )
-        self._opened(Hosted(session, opened_at=self._clock.monotonic(), agent=agent))
+        now = self._clock.monotonic()
+        # Whoever began a conversation does not have to join it, too.
+        self._opened(Hosted(session, opened_at=now, agent=agent, claimed=record.conversation_id is not None))
 
     def _try_another(self, job: Job, code: FailureCode, message: str) -> Fail | None:
         """After a refusal: where it may be better elsewhere, or later, look again."""
@@ -285,6 +288,11 @@ async def cancel_at_runner(hub: RelayHub, runner_id: str, session_id: str) -> No
         await hub.send(runner_id, CancelSession(session_id=session_id))
     except RunnerAway:
         _log.info("cancel_not_sent", session_id=session_id, runner_id=runner_id)
+
+
+def _mode_of(job: Job, agent: DeployedAgent) -> Mode:
+    """A conversation has no audio, whatever its agent has."""
+    return agent.mode if job.record.conversation_id is None else Mode.DATA
 
 
 def _not_deployed(job: Job) -> Fail:

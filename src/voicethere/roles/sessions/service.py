@@ -370,14 +370,17 @@ class SessionService:
         return await self._store.get_session(record.id) or record
 
     async def state(self, record: SessionRecord, *, signaling_url: str) -> SessionState:
-        """What a poll is answered. Asking keeps the session's place in the line."""
+        """What a poll is answered. Asking keeps the session's place in the line.
+
+        A conversation's session is `ready` without credentials: it has no room to join.
+        """
         place = None
         if record.status is ProvisioningStatus.WAITING:
             if self._is_seen_anew(record):
                 await self._store.session_seen(record.id)
             place = await self._store.waiting_place(record.id)
         credentials = None
-        if record.status is ProvisioningStatus.READY:
+        if record.status is ProvisioningStatus.READY and record.conversation_id is None:
             credentials = await self.credentials(record, signaling_url=signaling_url)
         return state_of(
             record,
