@@ -8,15 +8,15 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable
 
 from voicethere.core.chat import checks
 from voicethere.core.chat.actions import Action
 from voicethere.core.chat.normalize import Normalizer
-from voicethere.core.chat.reducers import reduce
+from voicethere.core.chat.reducers import REDUCERS
 from voicethere.core.chat.state import EMPTY_STATE, ChatState
-from voicethere.core.clock import SystemClock
 from voicethere.core.ports import Clock
 
 Listener = Callable[[ChatState, Action], object]
@@ -50,7 +50,10 @@ class ChatStore:
             ValueError: it is negative or not finite.
         """
         window = checks.time_ms(duplicate_window_ms, "duplicate_window_ms")
-        self._normalize = Normalizer(clock or SystemClock(), new_id or _numbered_ids(), window)
+        # The machine's clock is called directly: a method of ours around it would take as long again.
+        now = time.time if clock is None else clock.now
+        completers = Normalizer(now, new_id or _numbered_ids(), window).completers
+        self._steps = {kind: (completers.get(kind), reducer) for kind, reducer in REDUCERS.items()}
         self._state = EMPTY_STATE
         self._listeners: dict[object, Listener] = {}
         self._untold: deque[tuple[ChatState, Action]] = deque()
@@ -69,13 +72,19 @@ class ChatStore:
         Raises:
             TypeError: not an action of this store.
         """
-        complete = self._normalize(action)
-        state = reduce(self._state, complete)
-        if state is self._state:
+        before = self._state
+        try:
+            complete, reducer = self._steps[type(action)]
+        except KeyError:
+            raise TypeError(f"not an action of the chat store: {type(action).__name__}") from None
+        if complete is not None:
+            action = complete(action)
+        state = reducer(before, action)
+        if state is before:
             return state
         self._state = state
         if self._listeners:
-            self._untold.append((state, complete))
+            self._untold.append((state, action))
             if not self._telling:
                 self._tell()
         return state
@@ -113,5 +122,5 @@ class ChatStore:
 def _numbered_ids() -> Callable[[], str]:
     # Unique across stores by the prefix, within one by the number; a random id for each would cost more
     # than all the rest of an action.
-    prefix, numbers = secrets.token_hex(8), itertools.count(1)
-    return lambda: f"{prefix}-{next(numbers):x}"
+    prefix, numbers = f"{secrets.token_hex(8)}-", itertools.count(1)
+    return lambda: prefix + str(next(numbers))

@@ -39,7 +39,7 @@ class ChatErrorStage(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-class ChatErrorRecord(msgspec.Struct, frozen=True):
+class ChatErrorRecord(msgspec.Struct, frozen=True, gc=False):
     """One error of one conversation.
 
     `message` is for people, `source` names the function or module, `code` is symbolic (a session error code,
@@ -59,6 +59,11 @@ class ChatErrorRecord(msgspec.Struct, frozen=True):
     details: dict[str, Any] | None = None
 
 
+# Looking a member up in its class costs more than the rest of what uses it; errors come in storms.
+_HTTP_ERROR = ChatErrorKind.HTTP_ERROR
+_UNKNOWN_ERROR = ChatErrorKind.UNKNOWN_ERROR
+
+
 def default_message(kind: ChatErrorKind, stage: ChatErrorStage) -> str:
     """Words for an error that came without any: "http error (send)"."""
     return f"{kind.replace('_', ' ')} ({stage})"
@@ -66,6 +71,6 @@ def default_message(kind: ChatErrorKind, stage: ChatErrorStage) -> str:
 
 def default_recoverable(kind: ChatErrorKind, status: int | None) -> bool:
     """Whether trying again may help, where the producer did not say."""
-    if kind is ChatErrorKind.HTTP_ERROR and status is not None:
+    if status is not None and kind is _HTTP_ERROR:
         return status == 429 or status >= 500
-    return kind is not ChatErrorKind.UNKNOWN_ERROR
+    return kind is not _UNKNOWN_ERROR

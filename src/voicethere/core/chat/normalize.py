@@ -6,8 +6,8 @@ start; trimmed names and suggestions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -23,65 +23,72 @@ from voicethere.core.chat.session_actions import (
     UpdateStreamTokens,
 )
 from voicethere.core.chat.timeline_actions import ConsumeSuggestions, UpsertSuggestions
-from voicethere.core.ports import Clock
 from voicethere.errors.bounds import DEFAULT_BOUNDS, cut_end, sanitise
 
+_MAX_MESSAGE_CHARS = DEFAULT_BOUNDS.message_chars
 _MAX_LABEL_CHARS = 200
-AnAction = TypeVar("AnAction", bound=Action)
 
 
 class Normalizer:
-    """Completes actions with the time of `clock`, ids of `new_id` and the store's settings."""
+    """Completes actions with the time of `now` (epoch seconds), ids of `new_id` and the store's settings."""
 
-    def __init__(self, clock: Clock, new_id: Callable[[], str], duplicate_window_ms: int) -> None:
-        self._now = clock.now
+    def __init__(self, now: Callable[[], float], new_id: Callable[[], str], duplicate_window_ms: int) -> None:
+        self._now = now
         self._new_id = new_id
         self._duplicate_window_ms = duplicate_window_ms
+        self.completers: Mapping[type, Callable[[Any], Action]] = {
+            PushError: self._push_error,
+            SetError: self._set_error,
+            AddConversationUsage: _add_conversation_usage,
+            UpdateStreamTokens: _update_stream_tokens,
+            MarkStreamStart: self._mark_stream_start,
+            SetModelName: _set_model_name,
+            UpsertSuggestions: self._upsert_suggestions,
+            ConsumeSuggestions: self._consume_suggestions,
+        }
+        """What completes an action of each type that can leave something open."""
 
     def __call__(self, action: Action) -> Action:
         """The action with nothing left open: itself where nothing was."""
-        if isinstance(action, PushError):
-            return PushError(action.conv_id, self._record(action.error), self._duplicate_window_ms)
-        if isinstance(action, SetError):
-            return action if action.error is None else SetError(action.conv_id, self._record(action.error))
-        if isinstance(action, AddConversationUsage):
-            return AddConversationUsage(
-                action.conv_id,
-                _whole(action.input_tokens),
-                _whole(action.output_tokens),
-                _whole(action.cached_tokens),
-            )
-        if isinstance(action, UpdateStreamTokens):
-            return UpdateStreamTokens(action.conv_id, _whole(action.tokens))
-        if isinstance(action, MarkStreamStart):
-            return action if action.at_ms is not None else replace(action, at_ms=self._now_ms())
-        if isinstance(action, SetModelName):
-            return action if action.name is None else SetModelName(action.conv_id, _label(action.name))
-        if isinstance(action, UpsertSuggestions):
-            at = self._now_ms() if action.updated_at is None else action.updated_at
-            return replace(action, suggestions=distinct(action.suggestions), updated_at=at)
-        if isinstance(action, ConsumeSuggestions):
-            return action if action.at is not None else replace(action, at=self._now_ms())
-        return action
+        complete = self.completers.get(type(action))
+        return action if complete is None else complete(action)
+
+    def _push_error(self, action: PushError) -> PushError:
+        return PushError(action.conv_id, self._record(action.error), self._duplicate_window_ms)
+
+    def _set_error(self, action: SetError) -> SetError:
+        return action if action.error is None else SetError(action.conv_id, self._record(action.error))
+
+    def _mark_stream_start(self, action: MarkStreamStart) -> MarkStreamStart:
+        return action if action.at_ms is not None else MarkStreamStart(action.conv_id, self._now_ms())
+
+    def _upsert_suggestions(self, action: UpsertSuggestions) -> UpsertSuggestions:
+        at = self._now_ms() if action.updated_at is None else action.updated_at
+        return replace(action, suggestions=distinct(action.suggestions), updated_at=at)
+
+    def _consume_suggestions(self, action: ConsumeSuggestions) -> ConsumeSuggestions:
+        return action if action.at is not None else replace(action, at=self._now_ms())
 
     def _record(self, error: ErrorDraft | ChatErrorRecord) -> ChatErrorRecord:
-        if isinstance(error, ChatErrorRecord):  # dispatched a second time: complete already
+        # By exact type: `isinstance` with a msgspec struct takes a detour through its metaclass.
+        if type(error) is ChatErrorRecord:  # dispatched a second time: complete already
             return error
-        message = (error.message or "").strip()
-        if not message:
-            message = default_message(error.kind, error.stage)
-        elif not message.isprintable():
-            message = sanitise(message)
+        kind, status, recoverable, at = error.kind, error.status, error.recoverable, error.at
+        message = error.message
+        if message is None or not (message := message.strip()):
+            message = default_message(kind, error.stage)
+        elif len(message) > _MAX_MESSAGE_CHARS or not message.isprintable():
+            message = cut_end(sanitise(message), _MAX_MESSAGE_CHARS)
         return ChatErrorRecord(
             error.id or self._new_id(),
-            error.kind,
+            kind,
             error.stage,
-            cut_end(message, DEFAULT_BOUNDS.message_chars),
-            default_recoverable(error.kind, error.status) if error.recoverable is None else error.recoverable,
-            self._now_ms() if error.at is None else error.at,
+            message,
+            default_recoverable(kind, status) if recoverable is None else recoverable,
+            int(self._now() * 1000) if at is None else at,
             None if error.source is None else _label(error.source),
             None if error.code is None else _label(error.code),
-            error.status,
+            status,
             error.details,
         )
 
@@ -97,6 +104,23 @@ def distinct(suggestions: tuple[str, ...]) -> tuple[str, ...]:
         if trimmed:
             found.setdefault(trimmed.casefold(), trimmed)
     return tuple(found.values())
+
+
+def _add_conversation_usage(action: AddConversationUsage) -> AddConversationUsage:
+    return AddConversationUsage(
+        action.conv_id,
+        _whole(action.input_tokens),
+        _whole(action.output_tokens),
+        _whole(action.cached_tokens),
+    )
+
+
+def _update_stream_tokens(action: UpdateStreamTokens) -> UpdateStreamTokens:
+    return UpdateStreamTokens(action.conv_id, _whole(action.tokens))
+
+
+def _set_model_name(action: SetModelName) -> SetModelName:
+    return action if action.name is None else SetModelName(action.conv_id, _label(action.name))
 
 
 def _whole(number: float) -> int:

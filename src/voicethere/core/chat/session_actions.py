@@ -22,7 +22,7 @@ _STAGES = {stage.value: stage for stage in ChatErrorStage}
 STREAM_ERROR_SOURCE = "set_stream_error"
 
 
-class ErrorDraft(msgspec.Struct, frozen=True):
+class ErrorDraft(msgspec.Struct, frozen=True, gc=False):
     """An error as its producer describes it; None is for the store to fill in. `at` is in epoch ms."""
 
     kind: ChatErrorKind
@@ -88,14 +88,14 @@ class UpdateStreamTokens(msgspec.Struct, frozen=True):
     tokens: int | float
 
 
-class SetError(msgspec.Struct, frozen=True):
+class SetError(msgspec.Struct, frozen=True, gc=False):
     """An error is current (or, with None, none is); the history stays as it is."""
 
     conv_id: str
     error: ErrorDraft | ChatErrorRecord | None
 
 
-class PushError(msgspec.Struct, frozen=True):
+class PushError(msgspec.Struct, frozen=True, gc=False):
     """An error is current and goes into the history.
 
     A repeat within `duplicate_window_ms` (the store sets it) raises a count instead of adding a record.
@@ -313,16 +313,19 @@ def _draft(
     details: object,
     error_id: object,
 ) -> ErrorDraft:
-    # Errors come in storms: what is usual takes one look-up, and the words are only made where it is not.
-    known_kind = _KINDS.get(kind) if isinstance(kind, str) else None
-    known_stage = _STAGES.get(stage) if isinstance(stage, str) else None
+    # Errors come in storms: what is usual takes one look, and words are only made where it is not.
+    try:
+        known_kind, known_stage = _KINDS[kind], _STAGES[stage]  # type: ignore[index]
+    except (KeyError, TypeError):
+        known_kind = checks.choice(kind, ChatErrorKind, "error kind")
+        known_stage = checks.choice(stage, ChatErrorStage, "error stage")
     return ErrorDraft(
-        known_kind or checks.choice(kind, ChatErrorKind, "error kind"),
-        known_stage or checks.choice(stage, ChatErrorStage, "error stage"),
-        checks.optional_text(message, "message"),
+        known_kind,
+        known_stage,
+        message if type(message) is str else checks.optional_text(message, "message"),
         None if source is None else checks.optional_text(source, "source"),
         None if code is None else checks.optional_text(code, "code"),
-        None if status is None else _status(status),
+        status if status is None or (type(status) is int and 100 <= status <= 999) else _status(status),
         None if recoverable is None else checks.flag(recoverable, "recoverable"),
         None if at is None else checks.time_ms(at, "at"),
         None if details is None else _details(details),

@@ -76,16 +76,23 @@ def set_error(state: ChatState, action: SetError) -> ChatState:
 
 
 def push_error(state: ChatState, action: PushError) -> ChatState:
-    record = _record(action.error)
-    known = state.chat_session.get(action.conv_id, EMPTY_SESSION)
+    record, conv_id, sessions = action.error, action.conv_id, state.chat_session
+    if type(record) is not ChatErrorRecord:
+        record = _record(record)
+    try:
+        known = sessions[conv_id]
+    except KeyError:
+        known = EMPTY_SESSION
     history = known.error_history
-    if history and _repeats(history[-1], record, action.duplicate_window_ms):
+    # The message tells most errors apart: looked at first, and here.
+    if history and history[-1].message == record.message and _repeats(history[-1], record, action):
         record = _counted(history[-1])
         history = (*history[:-1], record)
     else:
-        # Of 20 the newest 19 stay, and all of fewer.
-        history = (*history[1 - MAX_ERROR_HISTORY :], record)
-    return _put(state, action.conv_id, replace(known, current_error=record, error_history=history))
+        # Of 20 the newest 19 stay, and all of fewer. Added, because unpacking would make a list in between.
+        history = history[1 - MAX_ERROR_HISTORY :] + (record,)  # noqa: RUF005
+    session = replace(known, current_error=record, error_history=history)
+    return ChatState(sessions.set(conv_id, session), state.timeline, state.chat_window)
 
 
 def clear_error(state: ChatState, action: ClearError) -> ChatState:
@@ -130,13 +137,12 @@ def _record(error: ErrorDraft | ChatErrorRecord) -> ChatErrorRecord:
     )
 
 
-def _repeats(newest: ChatErrorRecord, record: ChatErrorRecord, window_ms: int) -> bool:
+def _repeats(newest: ChatErrorRecord, record: ChatErrorRecord, action: PushError) -> bool:
     return (
-        window_ms > 0
-        and newest.message == record.message
+        action.duplicate_window_ms > 0
         and newest.kind is record.kind
         and newest.code == record.code
-        and abs(record.at - newest.at) <= window_ms
+        and abs(record.at - newest.at) <= action.duplicate_window_ms
     )
 
 

@@ -41,7 +41,7 @@ class TurnStats(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     tokens_per_second: float | None = None
 
 
-class ConversationSession(msgspec.Struct, frozen=True):
+class ConversationSession(msgspec.Struct, frozen=True, gc=False):
     """One conversation's session. `stream_start_time` is in epoch milliseconds; history: oldest first."""
 
     connection_status: ConnectionStatus = ConnectionStatus.IDLE
@@ -62,7 +62,7 @@ class ConversationSession(msgspec.Struct, frozen=True):
         return None if self.current_error is None else self.current_error.message
 
 
-class Slot(msgspec.Struct, frozen=True):
+class Slot(msgspec.Struct, frozen=True, gc=False):
     """An entity's place: `position` orders the timeline, `arrived` counts entities as they first came."""
 
     position: int
@@ -117,14 +117,14 @@ class ConversationTimeline(msgspec.Struct, frozen=True, dict=True):
         return newest or (() if self.renderable else starters)
 
 
-class WindowState(msgspec.Struct, frozen=True):
+class WindowState(msgspec.Struct, frozen=True, gc=False):
     """What one window shows. `awaiting`: it waits for an entity of this arrival number or later; or None."""
 
     conv_id: str
     awaiting: int | None = None
 
 
-class ChatState(msgspec.Struct, frozen=True):
+class ChatState(msgspec.Struct, frozen=True, gc=False):
     """The whole state: three slices, sessions and timelines by conversation id, windows by window id."""
 
     chat_session: Map[str, ConversationSession] = Map()
