@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "deploy": LazyCommand("voicethere.cli.deploy:deploy", "Put a build into service."),
     "undeploy": LazyCommand("voicethere.cli.deploy:undeploy", "Take a project out of service."),
     "sessions": LazyCommand("voicethere.cli.sessions:sessions", "The sessions of a project."),
+    "chat": LazyCommand("voicethere.cli.chat.command:chat", "Talk to an agent in the terminal."),
     "dead-letters": LazyCommand(
         "voicethere.cli.dead_letters:dead_letters", "Queue items that could not be stored; replay them."
     ),

@@ -1,0 +1,1 @@
+"""`voicethere chat`: a conversation in the terminal, for people (Textual) and for scripts (JSON lines)."""
