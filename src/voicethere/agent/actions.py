@@ -6,9 +6,10 @@ the child's link. All functions are safe from any task or thread of the child an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any
 
+from voicethere.agent.checked_text import check_text
 from voicethere.agent.payloads import json_text
 from voicethere.agent.process import running_link, session_of_handler
 from voicethere.agent.speech import Speech
@@ -18,20 +19,39 @@ from voicethere.wire.ipc import LOG_LEVELS, MAX_CLIENT_MESSAGE_BYTES, MAX_SPEAK_
 _CHANNELS = ("sync", "control")
 
 
-def speak(session_id: str, text: str) -> Speech:
+def speak(session_id: str, text: str | AsyncIterable[str]) -> Speech:
     """Queue speech for the session's user. Await the result to know whether it was played or interrupted.
+
+    `text` may be an async iterable of str, such as the stream of a language model: it is said as it comes.
+    It is read on the child's event loop, from whatever thread this is called, and closed (`aclose`) when it
+    is interrupted, when the session ends, and when it fails. What it raises is a handler failure (`speak` as
+    the hook) of the session in which this was called. Speech is said in the order of the calls: what is said
+    behind a stream waits until the stream is over.
 
     Empty text counts as played at once. After the session's end this does nothing (`interrupted`).
 
     Raises:
-        TypeError: an argument is not a str.
-        ValueError: the text is longer than 16,384 characters, or holds half of a surrogate pair.
+        TypeError: an argument is of the wrong type. In a stream: a part is not a str.
+        ValueError: the text, or a part of a stream, is longer than 16,384 characters, or holds half of a
+            surrogate pair; a stream is longer than 262,144 characters.
         RuntimeError: this process is not an agent's child.
+
+    Example:
+        >>> async def answer():
+        ...     async for chunk in model.stream(question):
+        ...         yield chunk.text or ""
+        >>> speak(ctx.session_id, answer())
     """
     link = running_link("speak")
     _check_session_id("speak", session_id)
-    _check_text("speak", "text", text, MAX_SPEAK_CHARS)
-    return link.speak(session_id, text)
+    if isinstance(text, str):
+        check_text("speak", "text", text, MAX_SPEAK_CHARS)
+        return link.speak(session_id, text)
+    if not hasattr(type(text), "__aiter__"):
+        raise TypeError(
+            f"speak() takes a str or an async iterable of str as text, not {type(text).__name__}{_hint(text)}"
+        )
+    return link.speak_stream(session_id, text)
 
 
 def send_to_client(session_id: str, payload: Any) -> None:
@@ -88,7 +108,7 @@ def disconnect_client(session_id: str, reason: str | None = None) -> None:
     link = running_link("disconnect_client")
     _check_session_id("disconnect_client", session_id)
     if reason is not None:
-        _check_text("disconnect_client", "reason", reason, 1000)
+        check_text("disconnect_client", "reason", reason, 1000)
     link.disconnect_client(session_id, reason)
 
 
@@ -123,18 +143,14 @@ def _check_session_id(function: str, session_id: object) -> None:
         raise TypeError(
             f"{function}() takes a session id (ctx.session_id, a str), not {type(session_id).__name__}"
         )
-    _check_text(function, "session id", session_id, 256)
+    check_text(function, "session id", session_id, 256)
 
 
-def _check_text(function: str, what: str, text: object, limit: int) -> None:
-    if not isinstance(text, str):
-        raise TypeError(f"{function}() takes a str as {what}, not {type(text).__name__}")
-    if len(text) > limit:
-        raise ValueError(f"{function}() takes at most {limit} characters as {what}, these are {len(text)}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{function}() was given a {what} that is no Unicode text: "
-            f"half of a surrogate pair at character {error.start}"
-        ) from None
+def _hint(text: object) -> str:
+    match type(text).__name__:
+        case "coroutine":
+            return "; await it first"
+        case "generator":
+            return "; an `async def` with `yield` makes an async one"
+        case _:
+            return ""

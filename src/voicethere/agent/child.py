@@ -59,7 +59,7 @@ def _run(channel: Channel) -> None:
         raise msgspec.DecodeError(f"{type(first).__name__} came before LoadAgent")
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    link = RunnerLink(channel.send)
+    link = RunnerLink(channel.send, loop)
     this_process.link = link
     describer = Describer(first.bundle_dir)
     try:
@@ -103,6 +103,7 @@ class Child:
             error_hook_seconds=load.error_hook_seconds,
             sessions=lambda: list(self._sessions.values()),
         )
+        link.report_failures(self._failures.background)
         self._background = BackgroundFailures(
             loop,
             report=self._failures.background,
@@ -177,6 +178,7 @@ class Child:
 
     async def _run_session(self, session: Session) -> None:
         await session.run(self._agent_started)
+        await self._link.streams_closed(session.id)
         self._background.settle(session.id)
         await self._failures.reported()
         del self._sessions[session.id]

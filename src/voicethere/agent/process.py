@@ -6,7 +6,7 @@ context variables), so these two are process-wide by nature. They live here and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +19,9 @@ class Link(Protocol):
     """What the SDK's functions need of a running child. Every method may be called from any thread."""
 
     def speak(self, session_id: str, text: str) -> Speech: ...
+
+    def speak_stream(self, session_id: str, source: AsyncIterable[str]) -> Speech:
+        """Read `source` on the child's event loop."""
 
     def send_to_client(self, session_id: str, payload: str) -> None:
         """`payload` is JSON text."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class SpeechOutcome(enum.StrEnum):
-    """What became of one `speak`."""
+    """What became of one `speak`. A stream that raised counts as interrupted."""
 
     PLAYED = "played"
     INTERRUPTED = "interrupted"
@@ -26,11 +26,16 @@ class Speech:
         ...         agent_log("info", "the user is in a hurry")
     """
 
-    __slots__ = ("_future", "text")
+    __slots__ = ("_future", "_parts")
 
-    def __init__(self, text: str, future: Future[SpeechOutcome]) -> None:
-        self.text = text
+    def __init__(self, parts: Sequence[str], future: Future[SpeechOutcome]) -> None:
+        self._parts = parts
         self._future = future
+
+    @property
+    def text(self) -> str:
+        """What is said; of a stream, what has come so far."""
+        return "".join(self._parts)
 
     @property
     def outcome(self) -> SpeechOutcome | None:

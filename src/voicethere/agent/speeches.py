@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 from voicethere.agent.speech import Speech, SpeechOutcome
@@ -15,12 +16,12 @@ class Speeches:
         self._numbers = itertools.count(1)
         self._open: dict[int, tuple[str, Future[SpeechOutcome]]] = {}
 
-    def open(self, session_id: str, text: str) -> tuple[int, Speech]:
-        """A new handle and its number."""
+    def open(self, session_id: str, parts: Sequence[str]) -> tuple[int, Speech]:
+        """A new handle and its number; `parts` may grow while the text is being written."""
         number = next(self._numbers)
         future: Future[SpeechOutcome] = Future()
         self._open[number] = (session_id, future)
-        return number, Speech(text, future)
+        return number, Speech(parts, future)
 
     def done(self, session_id: str, number: int, outcome: SpeechOutcome) -> None:
         """Resolve one handle; a number that is not open (any more) is ignored."""
@@ -39,4 +40,4 @@ def settled(text: str, outcome: SpeechOutcome) -> Speech:
     """A handle that is done from the start."""
     future: Future[SpeechOutcome] = Future()
     future.set_result(outcome)
-    return Speech(text, future)
+    return Speech((text,), future)

@@ -21,6 +21,10 @@ class RecordingLink:
         self.calls.append(("speak", session_id, text))
         return settled(text, SpeechOutcome.PLAYED)
 
+    def speak_stream(self, session_id, source):
+        self.calls.append(("speak_stream", session_id, source))
+        return settled("", SpeechOutcome.PLAYED)
+
     def send_to_client(self, session_id, payload):
         self.calls.append(("send_to_client", session_id, payload))
 

@@ -49,6 +49,16 @@ async def test_everything_is_handed_to_the_link(link):
     ]
 
 
+async def test_an_async_iterable_is_handed_on_unread(link):
+    async def parts():
+        raise AssertionError("read")
+        yield ""
+
+    stream = parts()
+    await sdk.speak("s1", stream)
+    assert link.calls == [("speak_stream", "s1", stream)]
+
+
 class Level(enum.StrEnum):
     HIGH = "high"
 
@@ -104,7 +114,17 @@ def test_64_kib_are_sent(link):
             TypeError,
             "takes a session id (ctx.session_id, a str), not int",
         ),
-        (lambda: sdk.speak("s1", None), TypeError, "speak() takes a str as text, not NoneType"),
+        (
+            lambda: sdk.speak("s1", None),
+            TypeError,
+            "speak() takes a str or an async iterable of str as text, not NoneType",
+        ),
+        (lambda: sdk.speak("s1", ["a"]), TypeError, "not list"),
+        (
+            lambda: sdk.speak("s1", (part for part in "ab")),
+            TypeError,
+            "not generator; an `async def` with `yield` makes an async one",
+        ),
         (lambda: sdk.speak("s1", "x" * 16385), ValueError, "at most 16384 characters as text"),
         (
             lambda: sdk.speak("s1", "a\udc80"),
