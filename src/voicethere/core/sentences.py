@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 MAX_SENTENCE_CHARS = 200
-"""A run without an end is cut at this length at the latest: at a comma or a space before, where there is one."""
+"""A run without an end is cut at this length at the latest: at a comma or a space before, if there is one."""
 _MIN_CLAUSE_CHARS = 80
 
 _MARKS = ".!?…؟۔।॥"
@@ -25,7 +25,7 @@ _END = re.compile(
 _CLAUSE = re.compile(r"[,;:،](?=\s)|[、，；：]")
 _LAST_WORD = re.compile(r"[\w.]+\Z")
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st sr jr vs cf approx e.g i.e ca bzw nr z.b d.h u.a mme mlle".split()
+    ["mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "mme", "mlle", "vs", "cf", "approx", "e.g", "i.e"]
 )
 
 

@@ -23,7 +23,7 @@ _json = msgspec.json.Decoder()
 _MAX_NAME_CHARS = 64
 _MAX_REASON_CHARS = 1000
 _PIECE_OF_STREAM = 0.25
-"""A piece of a stream as a message: the SDK sends up to fifty a second, and a child may have many sessions."""
+"""As what part of a message a piece of a stream counts: the SDK sends fifty a second, of each session."""
 
 
 class _Stream:

@@ -19,7 +19,8 @@ from voicethere.core.session import AgentInput, Event, Phase, SessionState, effe
 from voicethere.core.session.early import fits
 from voicethere.errors import Cause, Crash, ErrorRecord, HandlerFailure, Redactor, fit_envelope
 from voicethere.errors.times import iso_from_epoch, parse_iso
-from voicethere.roles.runner.agent_events import AgentError, AgentEvent, ChildGone, LogLine
+from voicethere.roles.runner.agent_events import AgentError, AgentEvent, ChildGone, LogLine, Spoken
+from voicethere.roles.runner.agent_speech import AgentSpeech, SpeechOutlet
 from voicethere.roles.runner.agent_supply import AgentSupply, SessionAgent
 from voicethere.roles.runner.chat_leg import ChatLeg, ChatLegEvents
 from voicethere.roles.runner.client_leg import ClientLeg
@@ -36,6 +37,7 @@ from voicethere.roles.runner.settings import RunnerSettings
 from voicethere.roles.runner.speaking import Speaker, SpeakerEvents
 from voicethere.roles.runner.timers import Timers
 from voicethere.roles.runner.unpacked import UnpackedBundles
+from voicethere.roles.runner.written_speech import AnnouncedSpeech, ChatSpeech
 from voicethere.wire import ipc
 from voicethere.wire.control_channel import (
     AgentSpeak,
@@ -115,7 +117,13 @@ class SessionHost:
             track=lambda: self._connections.track,
             events=SpeakerEvents(announce=self._announce, speech_event=self._speech_event),
         )
+        self._speech = AgentSpeech(self._speech_outlet(), spoke=self._agent_spoke)
         self._listener: Listener | None = None
+
+    def _speech_outlet(self) -> SpeechOutlet:
+        if self._chat is not None:
+            return ChatSpeech(self._chat)
+        return self._speaker if self._agent.mode.has_audio else AnnouncedSpeech(self._announce)
 
     def _new_connections(self) -> ClientConnections:
         return self._parts.connect(
@@ -306,16 +314,21 @@ class SessionHost:
 
     def _drain_speech(self, effect: effects.DrainSpeech) -> None:
         async def drain() -> None:
-            await self._speaker.drained()
+            await self._speech.drained()
             self._post(events.SpeechDrained())
 
         self._spawn(drain())
 
     def _stop_speech(self, effect: effects.StopSpeech) -> None:
+        if self._state.phase.open:
+            self._speech.interrupt()
+        else:
+            self._speech.close()
         self._speaker.stop()
 
     def _send_close(self, effect: effects.SendClose) -> None:
         code = msgspec.UNSET if effect.code is None else effect.code
+        self._speech.close()
         self._connections.send_close(SessionClose(code=code, reason=effect.reason))
 
     def _flush(self, effect: effects.Flush) -> None:
@@ -435,8 +448,8 @@ class SessionHost:
                 self._post(events.AgentStarted())
             case ipc.SessionEndAck():
                 self._post(events.AgentEnded())
-            case ipc.Speak(text=text, speech_id=speech_id):
-                self._agent_speaks(text, speech_id)
+            case ipc.Speak() | ipc.SpeakStart() | ipc.SpeakText() | ipc.SpeakEnd():
+                self._agent_speaks(event)
             case ipc.SendToClient(payload=payload):
                 self._agent_sends(payload)
             case ipc.SendBinaryToClient(data=data, channel=channel):
@@ -481,23 +494,25 @@ class SessionHost:
         else:
             self._connections.pass_on(payload)
 
-    def _agent_speaks(self, text: str, speech_id: int) -> None:
+    def _agent_speaks(self, spoken: Spoken) -> None:
         child = self._child
 
-        def said(interrupted: bool) -> None:
+        def done(interrupted: bool) -> None:
             # To the child that spoke: another may have taken its place.
             if child is not None:
                 child.send(
-                    ipc.SpeechDone(session_id=self.session_id, speech_id=speech_id, interrupted=interrupted)
+                    ipc.SpeechDone(
+                        session_id=self.session_id, speech_id=spoken.speech_id, interrupted=interrupted
+                    )
                 )
 
-        if self._agent.mode.has_audio:
-            self._speaker.say(text, said)
-        else:
-            # Without audio the words themselves are the speech.
-            self._announce(text)
+        self._speech.take(spoken, done)
+
+    def _agent_spoke(self, spoken: Spoken) -> None:
+        # Heard speech is activity where it begins and ends. Without audio the words themselves are; and
+        # while a text is being written, so is every piece of it.
+        if isinstance(spoken, ipc.SpeakText) or not self._agent.mode.has_audio:
             self._post(events.Activity(voice=True))
-            said(False)
 
     # ------------------------------------------------------------------ from the client
 

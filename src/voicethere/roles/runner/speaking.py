@@ -3,6 +3,9 @@
 It tells the client what is said (`agent_speak`) before it is heard, and the session when speaking starts and
 ends. A synthesizer that fails costs that utterance and gives an `error` speech event, nothing more.
 
+A text that is still being written is said sentence by sentence as it comes; each is an utterance. What is to
+be said after it waits until it is over.
+
 The agent's speech can be interrupted, the crash message cannot: what the agent says meanwhile waits for its
 end.
 """
@@ -18,13 +21,13 @@ import msgspec
 from voicethere.adapters.rtc.opus import encode_speech
 from voicethere.adapters.rtc.outbound import Playback, SpeechTrack
 from voicethere.core.ports import SpeechProviderError, Synthesizer
+from voicethere.roles.runner.spoken_stream import Said, SpokenStream
 from voicethere.wire.control_channel import SpeechEventType
 
 MAX_QUEUED_UTTERANCES = 256
+MAX_STREAMED_CHARS = 4 * 1024 * 1024
+"""Of streams that wait to be said."""
 DRAIN_SECONDS = 1.0
-
-Said = Callable[[bool], None]
-"""Called once with whether it was interrupted (or never said)."""
 
 
 class _Utterance(msgspec.Struct, frozen=True):
@@ -55,7 +58,9 @@ class Speaker:
         self._synthesizer = synthesizer
         self._track = track
         self._events = events
-        self._waiting: deque[_Utterance] = deque()
+        self._waiting: deque[_Utterance | SpokenStream] = deque()
+        self._stream: SpokenStream | None = None
+        """The one that is being said."""
         self._worker: asyncio.Task[None] | None = None
         self._playing: Playback | None = None
         self._crash_message: Playback | None = None
@@ -63,29 +68,42 @@ class Speaker:
 
     @property
     def interruptible(self) -> bool:
-        """Whether the agent speaks, or is about to: not while the crash message is played."""
+        """Whether the agent speaks, or is about to: not while the crash message is played.
+
+        A stream speaks for as long as it is open, in its pauses too.
+        """
         return self._worker is not None and self._crash_message is None
 
     def say(self, text: str, said: Said | None = None) -> bool:
         """Queue an utterance; False where too much is waiting already."""
         utterance = _Utterance(text, said)
-        if self._closed or len(self._waiting) >= MAX_QUEUED_UTTERANCES:
+        if not self._queue(utterance):
             utterance.over(interrupted=True)
             return False
-        self._waiting.append(utterance)
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work(), name="speaker")
         return True
 
+    def stream(self, said: Said) -> SpokenStream:
+        """Queue a text that is yet to be written; it is over at once where too much is waiting already."""
+        stream = SpokenStream(said, self._has_room)
+        if not self._queue(stream):
+            stream.interrupt()
+        return stream
+
     async def drained(self) -> None:
-        """Return once nothing is waiting or playing."""
+        """Return once nothing is waiting or playing, and no stream is open."""
         while self._worker is not None:
             await asyncio.wait([self._worker])
 
     def stop(self) -> None:
         """Interrupt what the agent says and forget what waits; the crash message goes on."""
         while self._waiting:
-            self._waiting.popleft().over(interrupted=True)
+            waiting = self._waiting.popleft()
+            if isinstance(waiting, SpokenStream):
+                waiting.interrupt()
+            else:
+                waiting.over(interrupted=True)
+        if self._stream is not None:
+            self._stream.interrupt()
         if self._playing is not None:
             self._playing.interrupt()
 
@@ -128,27 +146,70 @@ class Speaker:
             await asyncio.gather(self._worker, return_exceptions=True)
             self._worker = None
 
+    def _queue(self, what: _Utterance | SpokenStream) -> bool:
+        if self._closed or len(self._waiting) >= MAX_QUEUED_UTTERANCES:
+            return False
+        self._waiting.append(what)
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work(), name="speaker")
+        return True
+
+    def _has_room(self, chars: int) -> bool:
+        streams = [stream for stream in (self._stream, *self._waiting) if isinstance(stream, SpokenStream)]
+        return sum(stream.unsaid_chars for stream in streams) + chars <= MAX_STREAMED_CHARS
+
     async def _work(self) -> None:
         try:
             while self._waiting:
-                while self._crash_message is not None:
-                    await self._crash_message.finished()
-                    await asyncio.sleep(0)
-                await self._say_next()
+                await self._crash_message_said()
+                if self._waiting:
+                    await self._say_next(self._waiting.popleft())
         finally:
             self._worker = None
 
-    async def _say_next(self) -> None:
-        if not self._waiting:
-            return
-        utterance = self._waiting.popleft()
+    async def _crash_message_said(self) -> None:
+        while self._crash_message is not None:
+            await self._crash_message.finished()
+            await asyncio.sleep(0)
+
+    async def _say_next(self, what: _Utterance | SpokenStream) -> None:
+        if isinstance(what, SpokenStream):
+            self._stream = what
+            try:
+                await self._say_stream(what)
+            finally:
+                self._stream = None
+        else:
+            interrupted = True
+            try:
+                interrupted = not await self._say_sentence(what.text)
+            finally:
+                what.over(interrupted=interrupted)
+
+    async def _say_stream(self, stream: SpokenStream) -> None:
         interrupted = True
         try:
-            interrupted = not await self._speak(utterance.text)
+            failed = 0
+            while (sentence := await stream.next_sentence()) is not None:
+                await self._crash_message_said()
+                if stream.over:
+                    return
+                outcome = await self._say_sentence(sentence.strip())
+                if outcome is False:
+                    return
+                failed += outcome is None
+                stream.sentence_said(sentence)
+            interrupted = failed > 0
+        finally:
+            stream.finish(interrupted=interrupted)
+
+    async def _say_sentence(self, text: str) -> bool | None:
+        """Whether it was played to its end; None where it could not be synthesized."""
+        try:
+            return await self._speak(text)
         except SpeechProviderError as error:
             self._events.speech_event(SpeechEventType.ERROR, None, str(error))
-        finally:
-            utterance.over(interrupted=interrupted)
+            return None
 
     async def _speak(self, text: str) -> bool:
         self._events.announce(text)
