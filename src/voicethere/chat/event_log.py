@@ -103,12 +103,16 @@ class EventLog:
 
         Its texts become single lines of bounded length; `payload` becomes JSON, and what does not fit, or is
         no JSON data, is replaced by a mark.
+
+        Raises:
+            TypeError, ValueError: `conv_id` is not a string, is empty or too long.
         """
+        checks.identifier(conv_id, "conv_id")
         self._number += 1
         entry = EventLogEntry(
             self._number,
             int(self._clock.now() * 1000),
-            checks.identifier(conv_id, "conv_id"),
+            conv_id,
             one_line(str(family), _MAX_FAMILY_CHARS),
             one_line(str(type), _MAX_TYPE_CHARS),
             one_line(summary),
