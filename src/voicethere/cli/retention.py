@@ -45,11 +45,17 @@ class Retention:
 
     async def _look(self) -> bool:
         done = await self._store.apply_retention(default_days=self._days, default_errors=self._errors)
-        if done.deleted_errors or done.deleted_sessions or done.deleted_dead_letters:
+        if (
+            done.deleted_errors
+            or done.deleted_sessions
+            or done.deleted_conversations
+            or done.deleted_dead_letters
+        ):
             _log.info(
                 "retention_applied",
                 errors=done.deleted_errors,
                 sessions=done.deleted_sessions,
+                conversations=done.deleted_conversations,
                 dead_letters=done.deleted_dead_letters,
             )
         return done.more

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
 
 from voicethere.adapters.store import columns, prompts
 from voicethere.adapters.store.conversations import entity_of
@@ -36,6 +36,7 @@ EntityKey = tuple[str, str, str]
 """The same, and the entity's id."""
 
 _LOOKUP = 200
+_ROOMY_BYTES = MAX_TIMELINE_BYTES * 7 // 8
 _COUNTERS = (
     "version",
     "seq",
@@ -192,7 +193,7 @@ def save(connection: Connection, now_ms: int, held: Iterable[Held]) -> None:
         )
         connection.execute(statement, entities)
     for conversation, row in zip(changed, rows, strict=True):
-        row["new_content_bytes"] -= _make_room(connection, conversation, row["new_content_bytes"])
+        row["new_content_bytes"] = _with_room(connection, conversation, row["new_content_bytes"])
     connection.execute(_UPDATE, rows)
     for conversation in changed:
         if conversation.ended_session_id is not None:
@@ -234,27 +235,32 @@ def _conversation_row(conversation: Held, now_ms: int, content_bytes: int) -> di
     }
 
 
-def _make_room(connection: Connection, conversation: Held, content_bytes: int) -> int:
-    """Delete the oldest entities where there are too many, or too much of them; how many bytes went."""
-    oldest = conversation.state.arrivals - MAX_ENTITIES
-    gone = 0
-    if oldest > 0 and conversation.state.arrivals > conversation.row.arrivals:
-        gone = _delete_up_to(connection, conversation.key, oldest)
-    excess = content_bytes - gone - MAX_TIMELINE_BYTES
-    if excess <= 0:
-        return gone
-    last = None
+def _with_room(connection: Connection, conversation: Held, content_bytes: int) -> int:
+    """Delete the oldest entities where there are too many, or too much of them; how many bytes are left."""
+    arrivals = conversation.state.arrivals
+    if arrivals > max(MAX_ENTITIES, conversation.row.arrivals):
+        content_bytes -= _delete_up_to(connection, conversation.key, arrivals - MAX_ENTITIES)
+    if content_bytes <= MAX_TIMELINE_BYTES:
+        return content_bytes
+    of_it = conversation_entities.c.size_bytes
+    content_bytes = connection.execute(
+        select(func.coalesce(func.sum(of_it), 0)).where(*_of(conversation.key))
+    ).scalar_one()
+    # Some room beyond what is needed now, or the next change would have to look again.
+    excess, last = content_bytes - _ROOMY_BYTES, None
     query = (
-        select(conversation_entities.c.position, conversation_entities.c.size_bytes)
-        .where(*_of(conversation.key), conversation_entities.c.position < conversation.state.arrivals)
+        select(conversation_entities.c.position, of_it)
+        .where(*_of(conversation.key), conversation_entities.c.position < arrivals)
         .order_by(conversation_entities.c.position)
     )
     for position, size_bytes in connection.execute(query):
-        last = position
-        excess -= size_bytes
         if excess <= 0:
             break
-    return gone if last is None else gone + _delete_up_to(connection, conversation.key, last)
+        last = position
+        excess -= size_bytes
+    return (
+        content_bytes if last is None else content_bytes - _delete_up_to(connection, conversation.key, last)
+    )
 
 
 def _delete_up_to(connection: Connection, key: Key, position: int) -> int:

@@ -15,6 +15,8 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, delete, select,
 from voicethere.adapters.store.database import Database
 from voicethere.adapters.store.records import RetentionDone
 from voicethere.adapters.store.tables import (
+    conversation_entities,
+    conversations,
     dead_letters,
     error_suppressions,
     projects,
@@ -49,6 +51,8 @@ async def apply_retention(
     errors: list[int] = []
     ended: list[int] = []
     counted: list[int] = []
+    entities: list[int] = []
+    chats: list[int] = []
     rules = await database.read(
         lambda c: project_rules(c, default_days=default_days, default_errors=default_errors)
     )
@@ -62,6 +66,9 @@ async def apply_retention(
             before_ms = now_ms - rule.days * DAY_MS
             errors.append(await delete_(delete_errors_before, rule.project_id, before_ms))
             ended.append(await delete_(delete_sessions_before, rule.project_id, before_ms))
+            entities.append(await delete_(delete_entities_before, rule.project_id, before_ms))
+            chats.append(await delete_(delete_conversations_before, rule.project_id, before_ms))
+        chats.append(await delete_(delete_unused_conversations, rule.project_id, now_ms))
         if rule.errors:
             last = await _last_to_keep(database, rule)
             if last is not None:
@@ -73,13 +80,21 @@ async def apply_retention(
         deleted_errors=sum(errors),
         deleted_sessions=sum(ended),
         deleted_dead_letters=letters,
-        more=max([*errors, *ended, *counted, letters]) >= batch,
+        deleted_conversations=sum(chats),
+        more=max([*errors, *ended, *counted, *entities, *chats, letters]) >= batch,
     )
 
 
 async def empty_project(database: Database, project_id: str, *, batch: int = 5000) -> None:
-    """Delete a project's errors and sessions, in short transactions: what is left goes in a moment."""
-    for work in (delete_errors_before, delete_suppressions_before, delete_all_sessions_before):
+    """Delete a project's errors, sessions and conversations, in short transactions: what is left goes in a
+    moment."""
+    for work in (
+        delete_errors_before,
+        delete_suppressions_before,
+        delete_all_sessions_before,
+        delete_all_entities_before,
+        delete_all_conversations_before,
+    ):
         while await database.write(lambda c: work(c, project_id, _FOREVER_MS, batch)) >= batch:  # noqa: B023
             pass
 
@@ -209,6 +224,97 @@ def delete_suppressions_before(connection: Connection, project_id: str, before_m
     )
 
 
+def delete_entities_before(connection: Connection, project_id: str, before_ms: int, limit: int) -> int:
+    """Entities of conversations that nothing has touched since this moment; how many were deleted.
+
+    They go ahead of their conversation: a long one would not fit into a short transaction.
+    """
+    return _delete_entities(connection, _untouched(project_id, before_ms), limit)
+
+
+def delete_all_entities_before(connection: Connection, project_id: str, before_ms: int, limit: int) -> int:
+    """The same, in a session or not."""
+    return _delete_entities(connection, _older(project_id, before_ms), limit)
+
+
+def delete_conversations_before(connection: Connection, project_id: str, before_ms: int, limit: int) -> int:
+    """Conversations without entities that nothing has touched since this moment; how many were deleted.
+
+    One that has a session now is not old: the gateway ends that first.
+    """
+    return _delete_conversations(connection, _untouched(project_id, before_ms), limit)
+
+
+def delete_all_conversations_before(
+    connection: Connection, project_id: str, before_ms: int, limit: int
+) -> int:
+    """The same, in a session or not."""
+    return _delete_conversations(connection, _older(project_id, before_ms), limit)
+
+
+def delete_unused_conversations(connection: Connection, project_id: str, now_ms: int, limit: int) -> int:
+    """Conversations whose ids were issued, and not used in time; how many were deleted."""
+    unused = (
+        (conversations.c.project_id == project_id)
+        & (conversations.c.expires_at_ms < now_ms)
+        & (conversations.c.arrivals == 0)
+        & conversations.c.session_open.is_(False)
+    )
+    return _delete_conversations(connection, unused, limit)
+
+
+def _older(project_id: str, before_ms: int) -> ColumnElement[bool]:
+    return (conversations.c.project_id == project_id) & (conversations.c.updated_at_ms < before_ms)
+
+
+def _untouched(project_id: str, before_ms: int) -> ColumnElement[bool]:
+    return _older(project_id, before_ms) & conversations.c.session_open.is_(False)
+
+
+_ENTITY = (
+    conversation_entities.c.project_id,
+    conversation_entities.c.conversation_id,
+    conversation_entities.c.id,
+)
+
+
+def _delete_entities(connection: Connection, old: ColumnElement[bool], limit: int) -> int:
+    return _delete_oldest(
+        connection,
+        conversation_entities,
+        tuple_(*_ENTITY),
+        select(*_ENTITY)
+        .join(
+            conversations,
+            (conversations.c.project_id == conversation_entities.c.project_id)
+            & (conversations.c.id == conversation_entities.c.conversation_id),
+        )
+        .where(old)
+        .order_by(conversations.c.updated_at_ms, conversation_entities.c.position),
+        limit,
+    )
+
+
+def _delete_conversations(connection: Connection, old: ColumnElement[bool], limit: int) -> int:
+    has_entities = (
+        select(conversation_entities.c.id)
+        .where(
+            conversation_entities.c.project_id == conversations.c.project_id,
+            conversation_entities.c.conversation_id == conversations.c.id,
+        )
+        .exists()
+    )
+    return _delete_oldest(
+        connection,
+        conversations,
+        tuple_(conversations.c.project_id, conversations.c.id),
+        select(conversations.c.project_id, conversations.c.id)
+        .where(old, ~has_entities)
+        .order_by(conversations.c.updated_at_ms),
+        limit,
+    )
+
+
 def delete_dead_letters_before(connection: Connection, before_ms: int, limit: int) -> int:
     """Dead letters that were buried before this moment; how many were deleted."""
     return _delete_oldest(
@@ -225,8 +331,8 @@ def delete_dead_letters_before(connection: Connection, before_ms: int, limit: in
 def _delete_oldest(
     connection: Connection,
     table: Table,
-    key: ColumnElement[object],
-    oldest: Select[tuple[object]],
+    key: ColumnElement[Any],
+    oldest: Select[Any],
     limit: int,
 ) -> int:
     chosen = oldest.limit(limit).with_for_update(skip_locked=True)

@@ -442,7 +442,7 @@ class Store:
         return await self._database.read(lambda c: conversations.timeline(c, project_id, conv_id))
 
     async def latest_entities(
-        self, project_id: str, conv_id: str, *, limit: int, since: int = 0
+        self, project_id: str, conv_id: str, limit: int, *, since: int = 0
     ) -> list[StoredEntity]:
         """The `limit` entities that were changed last (after version `since`), in the timeline's order."""
         return await self._database.read(

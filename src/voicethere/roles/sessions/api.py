@@ -16,13 +16,13 @@ from msgspec import UNSET
 from voicethere.adapters.http.auth import BearerAuth, Principal
 from voicethere.adapters.http.cors import CorsPolicy
 from voicethere.adapters.http.errors import HttpProblem, error_responses, forbidden, invalid, not_found
+from voicethere.core.usage import UsageExceeded
 from voicethere.errors import context_problem
 from voicethere.roles.sessions.addresses import signaling_url
 from voicethere.roles.sessions.service import (
     BuildUnusable,
     CapacityExceeded,
     SessionService,
-    UsageExceeded,
 )
 from voicethere.wire.http import HttpErrorCode
 from voicethere.wire.session_api import (

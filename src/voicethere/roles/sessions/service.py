@@ -7,11 +7,9 @@ holds the lease also coordinates (`coordinator`). Does not know HTTP (`api`) or 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -21,7 +19,8 @@ from voicethere.adapters.store.store import SessionRecord, Store
 from voicethere.core.ports import Clock, ErrorQueuePort, Lease, RelayHub
 from voicethere.core.provisioning import estimate_wait_seconds
 from voicethere.core.tracing import NO_TRACER, Tracer
-from voicethere.errors.times import iso, iso_from_epoch
+from voicethere.core.usage import check_monthly_usage, month_begun
+from voicethere.errors.times import iso_from_epoch
 from voicethere.roles.sessions.background import Background, cancelled
 from voicethere.roles.sessions.coordinator import Coordinator
 from voicethere.roles.sessions.gateway import SignalingGateway
@@ -57,18 +56,6 @@ class CapacityExceeded(Exception):
 
     def __init__(self, retry_after_seconds: int) -> None:
         super().__init__("every runner is full")
-        self.retry_after_seconds = retry_after_seconds
-
-
-class UsageExceeded(Exception):
-    """The project has had as many sessions this month as it may have.
-
-    The next month begins in `retry_after_seconds`.
-    """
-
-    def __init__(self, limit: int, retry_after_seconds: int) -> None:
-        super().__init__(f"the project may start {limit} sessions a month, and has")
-        self.limit = limit
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -434,11 +421,9 @@ class SessionService:
         limit = (await self._store.get_project_settings(project_id)).monthly_session_limit
         if not limit:
             return
-        now = datetime.fromtimestamp(self._clock.now(), UTC)
-        month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        if await self._store.count_sessions(project_id, since=iso(month)) >= limit:
-            following = month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
-            raise UsageExceeded(limit, max(1, math.ceil((following - now).total_seconds())))
+        now = self._clock.now()
+        made = await self._store.count_sessions(project_id, since=month_begun(now))
+        check_monthly_usage(limit, made, now)
 
     async def _check_build(self, project_id: str, build_id: str) -> None:
         build = await self._store.get_build(project_id, build_id)
