@@ -38,6 +38,20 @@ class ScriptedChild:
         self.say(ipc.Speak(session_id=session_id, speech_id=self._speeches, text=text))
         return self._speeches
 
+    def begin_stream(self, session_id: str = "s") -> int:
+        """The agent calls `speak` with a stream."""
+        self._speeches += 1
+        self.say(ipc.SpeakStart(session_id=session_id, speech_id=self._speeches))
+        return self._speeches
+
+    def write(self, speech_id: int, text: str, session_id: str = "s") -> None:
+        """More of the stream."""
+        self.say(ipc.SpeakText(session_id=session_id, speech_id=speech_id, text=text))
+
+    def end_stream(self, speech_id: int, session_id: str = "s", *, complete: bool = True) -> None:
+        """The stream is over."""
+        self.say(ipc.SpeakEnd(session_id=session_id, speech_id=speech_id, complete=complete))
+
     def die(self, *, signal: int = 9) -> None:
         """The process is killed."""
         if not self._ended.done():
