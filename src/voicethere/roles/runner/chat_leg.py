@@ -78,7 +78,6 @@ class ChatLeg:
         self._send = send
         self._events = events
         self._outbox = outbox or ChatOutbox()
-        self._speeches = 0
         self._streams: dict[int, _Stream] = {}
         self._told: set[str] = set()
         self._prompts = 0
@@ -122,12 +121,12 @@ class ChatLeg:
     # ------------------------------------------------------------------ the agent's words
 
     def message(self, speech_id: int, text: str) -> None:
-        """The agent said `text`. Speech ids are its process'; those on the relay are the session's."""
-        self._put(ChatMessage(speech_id=self._new_speech(), text=text))
+        """The agent said `text`. Each speech of the session has a number of its own."""
+        self._put(ChatMessage(speech_id=self._speech(speech_id), text=text))
 
     def stream_started(self, speech_id: int) -> None:
         """The agent begins to say something that is yet to be made."""
-        stream = self._streams[speech_id] = _Stream(self._new_speech())
+        stream = self._streams[speech_id] = _Stream(self._speech(speech_id))
         self._put(ChatStreamStart(speech_id=stream.speech_id))
 
     def stream_text(self, speech_id: int, text: str) -> None:
@@ -144,9 +143,9 @@ class ChatLeg:
             end = ChatStreamEnd(speech_id=stream.speech_id, text=stream.text, complete=complete)
             self._put(end, reserved=True)
 
-    def _new_speech(self) -> str:
-        self._speeches += 1
-        return f"{self._session_id}-{self._speeches}"
+    def _speech(self, number: int) -> str:
+        """Unique in the conversation, whose sessions follow each other."""
+        return f"{self._session_id}-{number}"
 
     def pass_on(self, payload: str) -> None:
         """The agent's `send_to_client`: JSON text."""
