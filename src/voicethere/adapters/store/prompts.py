@@ -135,15 +135,15 @@ def session_over(
         connection.execute(delete(conversation_prompts).where(*its))
 
 
-def conversations_to_start(connection: Connection, limit: int) -> list[ConversationRecord]:
-    """Those without a session that have a prompt for one; the longest waiting first."""
+def conversations_waiting(connection: Connection, before_ms: int, limit: int) -> list[ConversationRecord]:
+    """Those with a prompt of before this moment that no session has taken; the longest waiting first."""
     waiting = (
         select(
             conversation_prompts.c.project_id,
             conversation_prompts.c.conversation_id,
             func.min(conversation_prompts.c.created_at_ms).label("since_ms"),
         )
-        .where(conversation_prompts.c.session_id.is_(None))
+        .where(conversation_prompts.c.created_at_ms < before_ms)
         .group_by(conversation_prompts.c.project_id, conversation_prompts.c.conversation_id)
         .subquery()
     )
@@ -154,7 +154,6 @@ def conversations_to_start(connection: Connection, limit: int) -> list[Conversat
             (waiting.c.project_id == conversations.c.project_id)
             & (waiting.c.conversation_id == conversations.c.id),
         )
-        .where(conversations.c.session_open.is_(False))
         .order_by(waiting.c.since_ms)
         .limit(limit)
     )

@@ -509,9 +509,10 @@ class Store:
         """Current sessions of conversations that are ended, failed or deleted; ended ones first."""
         return await self._database.read(lambda c: conversations.sessions_to_reconcile(c, limit))
 
-    async def conversations_to_start(self, limit: int) -> list[ConversationRecord]:
-        """Those with a prompt and without a session, the longest waiting first."""
-        return await self._database.read(lambda c: prompts.conversations_to_start(c, limit))
+    async def conversations_waiting(self, *, before: str, limit: int) -> list[ConversationRecord]:
+        """Those with a prompt of before this wire time that no session has taken; longest waiting first."""
+        before_ms = columns.to_ms(before)
+        return await self._database.read(lambda c: prompts.conversations_waiting(c, before_ms, limit))
 
     # -- errors
     async def commit_batch(
