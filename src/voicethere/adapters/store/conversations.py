@@ -41,7 +41,7 @@ def open_conversation(
 
 
 def issue_conversation(
-    connection: Connection, now_ms: int, project_id: str, *, seconds: int
+    connection: Connection, now_ms: int, project_id: str, *, seconds: float
 ) -> ConversationRecord:
     """A new conversation with an id of 128 random bits, which may be used for so long.
 
@@ -50,9 +50,9 @@ def issue_conversation(
         ValueError: `seconds` is not from 1 to `MAX_ISSUED_SECONDS`.
     """
     if not 1 <= seconds <= MAX_ISSUED_SECONDS:
-        raise ValueError(f"an id is issued for 1 to {MAX_ISSUED_SECONDS} seconds, not {seconds}")
+        raise ValueError(f"an id is issued for 1 to {MAX_ISSUED_SECONDS} seconds, not {seconds:g}")
     conv_id = f"conv-{secrets.token_hex(16)}"
-    if not make(connection, now_ms, project_id, conv_id, expires_at_ms=now_ms + seconds * 1000):
+    if not make(connection, now_ms, project_id, conv_id, expires_at_ms=now_ms + round(seconds * 1000)):
         raise StoreConflict(f"the conversation id {conv_id!r} is taken")
     return open_conversation(connection, now_ms, project_id, conv_id)
 

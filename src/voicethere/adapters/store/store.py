@@ -43,6 +43,7 @@ from voicethere.adapters.store.records import (
     StoreUnavailable,
     Suppression,
     Timeline,
+    TooManyPrompts,
     WaitingPlace,
 )
 from voicethere.core.clock import SystemClock
@@ -65,16 +66,22 @@ from voicethere.wire.session_api import FailureCode, Mode, ProvisioningStatus
 from voicethere.wire.settings import ProjectSettings, SessionSettings
 
 __all__ = [
+    "Accepted",
     "CommittedBatch",
+    "ConversationRecord",
     "DeadLetter",
     "ErrorPage",
+    "HeldSession",
     "KeyRecord",
+    "PendingPrompt",
     "RetentionDone",
     "SessionRecord",
     "Store",
     "StoreConflict",
     "StoreUnavailable",
     "Suppression",
+    "Timeline",
+    "TooManyPrompts",
     "WaitingPlace",
 ]
 
@@ -424,7 +431,7 @@ class Store:
             lambda c: conversations.open_conversation(c, self._now(), project_id, conv_id)
         )
 
-    async def issue_conversation(self, project_id: str, *, seconds: int) -> ConversationRecord:
+    async def issue_conversation(self, project_id: str, *, seconds: float) -> ConversationRecord:
         """A new one with a random id, to be used for so long; raises as `open_conversation`."""
         return await self._database.write(
             lambda c: conversations.issue_conversation(c, self._now(), project_id, seconds=seconds)
