@@ -6,6 +6,8 @@ does to a client's state.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
@@ -166,6 +168,30 @@ class _Frame(msgspec.Struct, frozen=True):
     event: _Event
 
 
+_EVENTS = {
+    msgspec.defstruct(
+        f"_{data.__name__}Event",
+        [
+            ("id", str),
+            ("data", data),
+            ("metadata", dict[str, Any] | None, None),
+            ("seq", int | float | UnsetType, UNSET),
+            ("stream_id", str | UnsetType, UNSET),
+        ],
+        tag_field="type",
+        tag=name,
+        frozen=True,
+        gc=False,
+    ): name
+    for name, data in EVENT_DATA.items()
+}
+# Events of known types that are as they should be, which nearly all are, are read at once: that takes a third
+# of the time. Whatever this does not take is read again in parts, and only that decides what was wrong.
+_KnownFrame = msgspec.defstruct(
+    "_KnownFrame", [("sem", bool), ("event", functools.reduce(operator.or_, _EVENTS))], frozen=True, gc=False
+)
+
+
 class _LooseSnapshot(msgspec.Struct, frozen=True, rename="camel"):
     conv_id: str = ""
     version: WholeNumber = 0
@@ -173,6 +199,7 @@ class _LooseSnapshot(msgspec.Struct, frozen=True, rename="camel"):
     entities: list[msgspec.Raw] = []
 
 
+_known_frame_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_KnownFrame)
 _frame_decoder = msgspec.json.Decoder(_Frame)
 _data_decoders = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_DATA.items()}
 _json_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
@@ -189,6 +216,27 @@ def decode_frame(text: str | bytes) -> SemEvent | None:
     Raises:
         UndecodableSem: the text is not JSON, or the data of a known type does not have its shape.
     """
+    try:
+        known = _known_frame_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return _read_in_parts(text)
+    if not known.sem:
+        return None
+    event = known.event
+    data = event.data
+    if type(data) is TimelineUpsert:
+        _require_numbers(data)
+    return SemEvent(
+        type=_EVENTS[type(event)],
+        id=event.id,
+        data=data,
+        metadata=UNSET if event.metadata is None else event.metadata,
+        seq=event.seq,
+        stream_id=event.stream_id,
+    )
+
+
+def _read_in_parts(text: str | bytes) -> SemEvent | None:
     try:
         frame = _frame_decoder.decode(text)
     except msgspec.ValidationError:
@@ -233,7 +281,7 @@ def whole_number(value: int | str) -> int:
     Raises:
         UndecodableSem: a string of digits that does not fit 64 bits.
     """
-    number = int(value)
+    number = value if type(value) is int else int(value)
     if not -_INT64_MAX - 1 <= number <= _INT64_MAX:
         raise UndecodableSem(f"{number} does not fit 64 bits")
     return number
@@ -249,11 +297,15 @@ def _data(event: _Event) -> Any:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UndecodableSem(f"the data of {event.type[:100]!r} is wrong: {_words(error)}") from error
     if isinstance(data, TimelineUpsert):
-        problem = _numbers_problem(data.entity)
-        if problem:
-            raise UndecodableSem(f"the data of 'timeline.upsert' is wrong: {problem}")
-        whole_number(data.version)
+        _require_numbers(data)
     return data
+
+
+def _require_numbers(data: TimelineUpsert) -> None:
+    problem = _numbers_problem(data.entity)
+    if problem:
+        raise UndecodableSem(f"the data of 'timeline.upsert' is wrong: {problem}")
+    whole_number(data.version)
 
 
 def _metadata(raw: msgspec.Raw) -> dict[str, Any] | UnsetType:
@@ -304,6 +356,8 @@ def _without_bad_entities(body: str | bytes) -> SnapshotReading:
 
 
 def _numbers_problem(entity: TimelineEntityData) -> str | None:
+    if type(entity.created_at_ms) is int and type(entity.updated_at_ms) is int:
+        return None  # the decoder has seen to their bounds
     try:
         whole_number(entity.created_at_ms)
         whole_number(entity.updated_at_ms)

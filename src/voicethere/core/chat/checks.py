@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from voicethere.core.chat.entities import TimelineEntity
@@ -92,7 +92,7 @@ def time_ms(value: object, name: str) -> int:
         TypeError: not a number.
         ValueError: negative, not finite, or later than any calendar.
     """
-    moment = number(value, name)
+    moment = value if type(value) is int else number(value, name)
     if not 0 <= moment <= MAX_TIME_MS:
         raise ValueError(f"{name} must be 0 to {MAX_TIME_MS} (epoch milliseconds), not {_shown(value)}")
     return int(moment)
@@ -133,6 +133,25 @@ def entity(value: object) -> TimelineEntity:
     )
 
 
+def decoded_entity(value: TimelineEntity) -> TimelineEntity:
+    """As `entity`, for one whose properties have just been decoded: nobody else holds them, so they stay.
+
+    Raises:
+        ValueError: as `entity`.
+    """
+    updated_at, known_version = value.updated_at, value.version
+    if (
+        0 < len(value.id) <= MAX_ID_CHARS
+        and 0 < len(value.kind) <= MAX_ID_CHARS
+        and 0 <= value.created_at <= MAX_TIME_MS
+        and (updated_at is None or 0 <= updated_at <= MAX_TIME_MS)
+        and (known_version is None or 0 < known_version < 2**63)
+        and _is_bounded(value.props, MAX_PROPS_DEPTH)
+    ):
+        return value
+    return entity(value)  # it has the words
+
+
 def json_object(value: object, name: str) -> dict[str, Any]:
     """A deep copy of a JSON object.
 
@@ -142,33 +161,68 @@ def json_object(value: object, name: str) -> dict[str, Any]:
     """
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a dict, not {_type(value)}")
-    copied: dict[str, Any] = _json(value, name, MAX_PROPS_DEPTH)
+    copied: dict[str, Any] = _json(value, (None, name), MAX_PROPS_DEPTH)
     return copied
 
 
-def _json(value: object, path: str, levels: int) -> Any:
+_Path = tuple[Any, str]
+"""Where a value stands: the path of what holds it, and its name there. Words only where it is wrong."""
+_PLAIN = frozenset({str, bool, type(None)})
+"""The exact types whose values are immutable and need no look."""
+
+
+def _json(value: object, path: _Path, levels: int) -> Any:
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):
         if not -(2**63) <= value < 2**64:
-            raise ValueError(f"{path} must fit 64 bits")
+            raise ValueError(f"{_place(path)} must fit 64 bits")
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"{path} must be a finite number, not {value}")
+            raise ValueError(f"{_place(path)} must be a finite number, not {value}")
         return value
     if not isinstance(value, (Mapping, list, tuple)):
-        raise TypeError(f"{path} must be JSON data, not {_type(value)}")
+        raise TypeError(f"{_place(path)} must be JSON data, not {_type(value)}")
     if levels == 0:
-        raise ValueError(f"{path[:200]} is nested deeper than {MAX_PROPS_DEPTH} levels")
+        raise ValueError(f"{_place(path)[:200]} is nested deeper than {MAX_PROPS_DEPTH} levels")
     if not isinstance(value, Mapping):
-        return [_json(item, f"{path}[{index}]", levels - 1) for index, item in enumerate(value)]
+        return [
+            item if type(item) in _PLAIN else _json(item, (path, f"[{index}]"), levels - 1)
+            for index, item in enumerate(value)
+        ]
     copied = {}
     for key, item in value.items():
         if not isinstance(key, str):
-            raise TypeError(f"the keys of {path} must be strings, not {_type(key)}")
-        copied[key] = item if type(item) is str else _json(item, f"{path}.{key[:40]}", levels - 1)
+            raise TypeError(f"the keys of {_place(path)} must be strings, not {_type(key)}")
+        copied[key] = item if type(item) in _PLAIN else _json(item, (path, f".{key[:40]}"), levels - 1)
     return copied
+
+
+def _place(path: _Path) -> str:
+    names: list[str] = []
+    step: _Path | None = path
+    while step is not None:
+        step, name = step
+        names.append(name)
+    return "".join(reversed(names))
+
+
+def _is_bounded(value: dict[str, Any] | list[Any], levels: int) -> bool:
+    # What a JSON decoder has made can only be too deep, or hold a number of more than 64 bits.
+    if levels == 0:
+        return False
+    items: Iterable[Any] = value.values() if isinstance(value, dict) else value
+    for item in items:
+        kind = type(item)
+        if kind in _PLAIN or kind is float:
+            continue
+        if kind is int:
+            if not -(2**63) <= item < 2**64:
+                return False
+        elif (kind is not dict and kind is not list) or not _is_bounded(item, levels - 1):
+            return False
+    return True
 
 
 def _type(value: object) -> str:

@@ -36,11 +36,16 @@ class TimelineEntity(msgspec.Struct, frozen=True):
 
 def entity_of(data: TimelineEntityData, version: int | None) -> TimelineEntity:
     """An entity as it came from a gateway, as of `version` (the upsert's, or its snapshot's)."""
+    created_at, updated_at = data.created_at_ms, data.updated_at_ms
+    if type(created_at) is not int:
+        created_at = whole_number(created_at)
+    if type(updated_at) is not int:
+        updated_at = whole_number(updated_at)
     return TimelineEntity(
         data.id,
         data.kind,
-        max(0, whole_number(data.created_at_ms)),
-        max(0, whole_number(data.updated_at_ms)) or None,
+        created_at if created_at > 0 else 0,
+        updated_at if updated_at > 0 else None,
         version if version is not None and version > 0 else None,
         data.props,
     )
@@ -54,11 +59,12 @@ def merge(known: TimelineEntity, incoming: TimelineEntity) -> TimelineEntity:
     unversioned ones the first creation time stays.
     """
     kind, created_at, version = incoming.kind, incoming.created_at or known.created_at, incoming.version
+    known_version = known.version
     if version is not None:
-        if known.version is not None and version < known.version:
+        if known_version is not None and version < known_version:
             return known
-    elif known.version is not None:
-        kind, created_at, version = known.kind, known.created_at, known.version
+    elif known_version is not None:
+        kind, created_at, version = known.kind, known.created_at, known_version
     else:
         created_at = known.created_at or incoming.created_at
     updated_at = known.updated_at if incoming.updated_at is None else incoming.updated_at

@@ -130,7 +130,7 @@ def apply_snapshot(context: SemContext, reading: SnapshotReading) -> SnapshotApp
 
 
 def _entity(data: TimelineEntityData, version: int) -> TimelineEntity:
-    return checks.entity(entity_of(data, version))
+    return checks.decoded_entity(entity_of(data, version))
 
 
 def _known(context: SemContext, entity_id: str) -> TimelineEntity | None:

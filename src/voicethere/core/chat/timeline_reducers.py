@@ -37,8 +37,12 @@ def add_entity(state: ChatState, action: AddEntity) -> ChatState:
 
 
 def upsert_entity(state: ChatState, action: UpsertEntity) -> ChatState:
-    timeline = state.timeline.get(action.conv_id, EMPTY_TIMELINE)
-    return _put(state, action.conv_id, _upserted(timeline, action.entity))
+    conv_id, timelines = action.conv_id, state.timeline
+    known = timelines.get(conv_id)
+    timeline = _upserted(EMPTY_TIMELINE if known is None else known, action.entity)
+    if timeline is known:
+        return state
+    return ChatState(state.chat_session, timelines.set(conv_id, timeline), state.chat_window)
 
 
 def rekey_entity(state: ChatState, action: RekeyEntity) -> ChatState:
@@ -156,14 +160,14 @@ def _put(state: ChatState, conv_id: str, timeline: ConversationTimeline) -> Chat
 
 
 def _upserted(timeline: ConversationTimeline, entity: TimelineEntity) -> ConversationTimeline:
-    known = timeline.slots.get(entity.id)
+    slots, entity_id = timeline.slots, entity.id
+    known = slots.get(entity_id)
     if known is None:
         slot = Slot(timeline.end, timeline.arrivals, entity)
-        return ConversationTimeline(
-            timeline.slots.set(entity.id, slot), timeline.end + 1, timeline.arrivals + 1
-        )
-    merged = merge(known.entity, entity)
-    if merged is known.entity:
+        return ConversationTimeline(slots.set(entity_id, slot), timeline.end + 1, timeline.arrivals + 1)
+    before = known.entity
+    merged = merge(before, entity)
+    if merged is before:
         return timeline
-    slots = timeline.slots.set(entity.id, replace(known, entity=merged))
-    return ConversationTimeline(slots, timeline.end, timeline.arrivals)
+    slot = Slot(known.position, known.arrived, merged)
+    return ConversationTimeline(slots.set(entity_id, slot), timeline.end, timeline.arrivals)
