@@ -36,23 +36,26 @@ Body = TypeVar("Body")
 class ScriptedGateway:
     """While it is `away` it hears nothing. `heard` are all messages of runners, while it is not.
 
-    `saying` counts how often each output of a session was said, heard or not.
+    `saying` counts how often each output of a session was said, heard or not. Gateways that were made
+    `beside` one have what is stored in common with it. `hub` may be replaced by the next one on the relay.
     """
 
-    def __init__(self, hub: RelayHub) -> None:
+    def __init__(self, hub: RelayHub, *, beside: ScriptedGateway | None = None) -> None:
         self.away = False
         self.heard: list[ToService] = []
         self.saying: Counter[tuple[str, int]] = Counter()
-        self._hub = hub
+        self.hub = hub
         self._runners: dict[str, str] = {}
-        self._stored: defaultdict[str, list[ChatBody]] = defaultdict(list)
+        self._stored: defaultdict[str, list[ChatBody]] = (
+            defaultdict(list) if beside is None else beside._stored
+        )
         self._prompts: defaultdict[str, list[str]] = defaultdict(list)
         self._taken: Counter[str] = Counter()
         self._changed = asyncio.Condition()
 
     async def run(self) -> None:
         """Read the hub to its end; for tests in which nobody else does."""
-        async for runner_id, message in self._hub.messages():
+        async for runner_id, message in self.hub.messages():
             await self.take(runner_id, message)
 
     async def take(self, runner_id: str, message: ToService | None) -> None:
@@ -81,7 +84,7 @@ class ScriptedGateway:
                 if number == len(stored) + 1:
                     stored.append(body)
                 with contextlib.suppress(RunnerAway):
-                    await self._hub.send(runner_id, ChatTaken(session_id=session_id, number=len(stored)))
+                    await self.hub.send(runner_id, ChatTaken(session_id=session_id, number=len(stored)))
             case ChatPromptTaken(session_id=session_id, number=number):
                 self._taken[session_id] = max(self._taken[session_id], number)
 
@@ -103,7 +106,7 @@ class ScriptedGateway:
         if runner_id is not None:
             text = self._prompts[session_id][number - 1]
             with contextlib.suppress(RunnerAway):
-                await self._hub.send(runner_id, ChatPrompt(session_id=session_id, number=number, text=text))
+                await self.hub.send(runner_id, ChatPrompt(session_id=session_id, number=number, text=text))
 
     def prompts_taken(self, session_id: str) -> int:
         """Up to which number its prompts were taken."""
