@@ -17,11 +17,12 @@ _WIDE_MARKS = "。！？｡"
 _CLOSERS = r"\"'”’»)\]}」』】）》〉"
 _END = re.compile(
     # A mark ends a sentence where space follows: not in 3.14, nor in voicethere.agent.
-    rf"(?P<mark>[{_MARKS}]+)(?P<closers>[{_CLOSERS}]*)(?=\s)"
+    rf"(?P<mark>[{_MARKS}]++)(?P<closers>[{_CLOSERS}]*+)(?=\s)"
     # These do anyway; one more character tells that no closing quote follows.
-    rf"|[{_WIDE_MARKS}]+[{_CLOSERS}]*(?=[^{_WIDE_MARKS}{_CLOSERS}])"
+    rf"|[{_WIDE_MARKS}]++[{_CLOSERS}]*+(?=[^{_WIDE_MARKS}{_CLOSERS}])"
     r"|\n"
 )
+_LETTER = re.compile(r"[^\W_]")
 _CLAUSE = re.compile(r"[,;:،](?=\s)|[、，；：]")
 _LAST_WORD = re.compile(r"[\w.]+\Z")
 _ABBREVIATIONS = frozenset(
@@ -63,19 +64,18 @@ class SentenceCutter:
 def _end_of_sentence(text: str, start: int) -> int | None:
     """Where the sentence that begins at `start` ends; None where only more text can tell."""
     limit = start + MAX_SENTENCE_CHARS
-    # One character further: what follows an end has to be seen.
-    for match in _END.finditer(text, start, limit + 1):
-        if match.end() <= limit and _ends_here(text, start, match):
-            return match.end()
+    word = _LETTER.search(text, start, limit)
+    if word is not None:  # before one there is nothing that could be said
+        # One character further: what follows an end has to be seen.
+        for match in _END.finditer(text, word.end(), limit + 1):
+            if match.end() <= limit and _ends_here(text[start : match.start()], match):
+                return match.end()
     if len(text) <= limit:
         return None
     return start + _length_of_run(text[start:limit])
 
 
-def _ends_here(text: str, start: int, match: re.Match[str]) -> bool:
-    before = text[start : match.start()]
-    if not any(character.isalnum() for character in before):
-        return False  # there is nothing yet that could be said
+def _ends_here(before: str, match: re.Match[str]) -> bool:
     if match["mark"] != "." or match["closers"]:
         return True
     if before.strip().isdigit():
