@@ -26,9 +26,8 @@ FRAGMENTS = [
         "no end here " * 5,
     ),
 ]
-texts = st.lists(
-    st.sampled_from(FRAGMENTS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=3), max_size=80
-).map("".join)
+fragments = st.sampled_from(FRAGMENTS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
+texts = (st.lists(fragments, max_size=10) | st.lists(fragments, min_size=40, max_size=120)).map("".join)
 
 
 def cut(*pieces: str) -> list[str]:
