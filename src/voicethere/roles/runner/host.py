@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from voicethere.core.ports import Clock, ErrorQueuePort, SpeechProviderError, SpeechSuite
-from voicethere.core.session import AgentInput, Event, Phase, SessionState, effects, events, step
+from voicethere.core.session import Event, Phase, SessionState, effects, events, step
 from voicethere.core.session.early import fits
 from voicethere.errors import Cause, Crash, ErrorRecord, HandlerFailure, Redactor, fit_envelope
 from voicethere.errors.times import iso_from_epoch, parse_iso
@@ -24,7 +24,8 @@ from voicethere.roles.runner.agent_speech import AgentSpeech, SpeechOutlet
 from voicethere.roles.runner.agent_supply import AgentSupply, SessionAgent
 from voicethere.roles.runner.chat_leg import ChatLeg, ChatLegEvents
 from voicethere.roles.runner.client_leg import ClientLeg
-from voicethere.roles.runner.client_messages import ForAgent, MessageRefused, interpret
+from voicethere.roles.runner.client_messages import MessageRefused
+from voicethere.roles.runner.client_requests import ClientRequests
 from voicethere.roles.runner.closing import close_all
 from voicethere.roles.runner.connections import ClientConnections, ConnectionEvents
 from voicethere.roles.runner.crash_speech import CrashSpeech
@@ -43,11 +44,8 @@ from voicethere.wire.control_channel import (
     AgentSpeak,
     Chat,
     EndReason,
-    Keepalive,
     SessionClose,
-    SessionHello,
     SessionReconnectToken,
-    SpeakRequest,
     SpeechEvent,
     SpeechEventType,
     runner_message_type,
@@ -126,6 +124,14 @@ class SessionHost:
         return self._speaker if self._agent.mode.has_audio else AnnouncedSpeech(self._announce)
 
     def _new_connections(self) -> ClientConnections:
+        requests = ClientRequests(
+            session_id=self.session_id,
+            agent=self._agent,
+            settings=self._settings,
+            post=self._post,
+            refuse=self._send,
+            speak=lambda text: self._speaker.say(text),
+        )
         return self._parts.connect(
             session_id=self.session_id,
             room_id=self._assignment.room_id,
@@ -137,8 +143,8 @@ class SessionHost:
                 opened=self._opened,
                 lost=self._lost,
                 broken=self.fault,
-                control=self._control,
-                sync=lambda data: self._binary(data, "sync"),
+                control=requests.control,
+                sync=lambda data: requests.binary(data, "sync"),
                 audio=self._hear,
                 audio_problem=lambda problem: self._speech_event(SpeechEventType.ERROR, None, problem),
             ),
@@ -528,25 +534,6 @@ class SessionHost:
             self._token_timer.cancel()
             self._token_timer = None
 
-    def _control(self, data: str | bytes) -> None:
-        if isinstance(data, bytes):
-            self._binary(data, "control")
-            return
-        match interpret(data, self._settings):
-            case ForAgent(raw=raw):
-                self._from_client(ipc.DataChannelMessage(session_id=self.session_id, raw=raw))
-            case SessionHello(customer_context=context):
-                self._post(events.HelloReceived(customer_context=context))
-            case SessionClose():
-                self._post(events.ClientClosed())
-            case Keepalive():
-                self._post(events.Activity(voice=False))
-            case SpeakRequest(text=text):
-                self._speak_for_client(text)
-            case MessageRefused() as refused:
-                _log.info("message_refused", session_id=self.session_id, reason=refused.reason)
-                self._send(refused)
-
     def _prompted(self, text: str) -> bool:
         """A user's prompt; False where this session cannot take it (now), and the next one may."""
         message = ipc.DataChannelMessage(session_id=self.session_id, raw=encode_text(Chat(text=text)))
@@ -555,31 +542,8 @@ class SessionHost:
             return False
         if not (state.agent_has_session or fits(state.early, message)):
             return False
-        self._from_client(message)
-        return True
-
-    def _speak_for_client(self, text: str) -> None:
-        self._post(events.Activity(voice=False))
-        if not self._agent.client_speak_enabled:
-            self._send(
-                MessageRefused(reason="this project does not let clients ask for speech", refused="speak")
-            )
-        elif not self._agent.mode.has_audio:
-            self._send(MessageRefused(reason="this session has no audio", refused="speak"))
-        elif not self._speaker.say(text):
-            self._send(MessageRefused(reason="too much speech is waiting already", refused="speak"))
-
-    def _binary(self, data: bytes, channel: str) -> None:
-        limit = self._settings.max_binary_message_bytes
-        if len(data) > limit:
-            self._send(
-                MessageRefused(reason=f"a binary message of {len(data)} bytes; at most {limit} are taken")
-            )
-            return
-        self._from_client(ipc.DataChannelBinary(session_id=self.session_id, data=data, channel=channel))
-
-    def _from_client(self, message: AgentInput) -> None:
         self._post(events.ClientSent(message=message))
+        return True
 
     def _lost(self) -> None:
         if self._listener is not None:
