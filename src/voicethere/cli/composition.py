@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+import msgspec
 from litestar.types import ASGIApp, ControllerRouterHandler
 
 from voicethere import __version__
 from voicethere.adapters.http.app import build_app
 from voicethere.adapters.http.auth import BearerAuth, new_key
+from voicethere.adapters.http.cors import CorsPolicy
 from voicethere.adapters.http.request_ids import RequestIds
+from voicethere.adapters.relay.shared import SharedHub
 from voicethere.adapters.sandbox import ZygoteSandbox
 from voicethere.adapters.store import Store
 from voicethere.cli import ops_metrics
@@ -22,8 +25,14 @@ from voicethere.cli.http_server import GRACE_SECONDS, Listener, serve_http
 from voicethere.cli.process import Process
 from voicethere.cli.retention import Retention
 from voicethere.core.clock import SystemClock
+from voicethere.core.ports import RelayHub
 from voicethere.roles.control.plane import ControlPlane
 from voicethere.roles.control.router import UNAVAILABLE, control_router
+from voicethere.roles.gateway.access import Access, KeyOutOfPath
+from voicethere.roles.gateway.api import CHAT_CORS, PLAIN_ERRORS_UNDER, chat_router
+from voicethere.roles.gateway.gateway import Gateway
+from voicethere.roles.gateway.settings import GatewaySettings, SocketLimits
+from voicethere.roles.gateway.sockets import SOCKET_ROUTE, ChatWebSockets, chat_sockets, with_chat
 from voicethere.roles.runner.verify import SandboxBundleVerifier
 from voicethere.roles.sessions.api import SESSIONS_CORS, sessions_router
 from voicethere.roles.sessions.service import SessionService
@@ -38,6 +47,7 @@ from voicethere.roles.sessions.signaling import (
 from voicethere.roles.sessions.tokens import JoinTokens, new_secret
 from voicethere.roles.sessions.worker import Worker
 from voicethere.wire.control_plane import KeyKind
+from voicethere.wire.relay import ChatOutput, ChatPromptTaken, ToService
 
 
 async def run_worker(process: Process, store: Store) -> None:
@@ -67,19 +77,61 @@ async def run_worker(process: Process, store: Store) -> None:
     await running.role("retention", retention.run())
 
 
-async def run_sessions(
-    process: Process, store: Store, *, runner_silent: Callable[[str], None] | None = None
-) -> SessionService:
-    """Provisioning and signaling; returns once it can serve clients.
+async def open_relay(process: Process) -> RelayHub:
+    """The services' end of the relay, open until the end.
 
     Raises:
         OSError: another session service of this machine listens on the relay's socket.
     """
+    hub = await process.engines.hub()
+    process.running.stack.push_async_callback(hub.aclose)
+    process.readiness.state("relay", lambda: None if hub.linked else "the relay does not answer")
+    return hub
+
+
+def share_relay(process: Process, hub: RelayHub) -> tuple[RelayHub, RelayHub]:
+    """The hub for a session service and for a chat gateway beside it."""
+
+    def of_chats(message: ToService | None) -> bool:
+        return isinstance(message, ChatOutput | ChatPromptTaken)
+
+    shared = SharedHub(hub)
+    process.running.stack.push_async_callback(shared.aclose)
+    views = shared.view(lambda message: not of_chats(message)), shared.view(of_chats)
+    shared.start()
+    return views
+
+
+async def run_gateway(process: Process, store: Store, hub: RelayHub) -> Gateway:
+    """Conversations with agents; `hub` is read by nobody else."""
+    metrics = process.metrics
+    gateway = Gateway(
+        store,
+        hub,
+        Access(store, BearerAuth(store.find_key)),
+        SystemClock(),
+        GatewaySettings(sockets=SocketLimits(of_process=process.configuration.chat_sockets)),
+        tells_others=process.engines.distributed,
+        on_applied=None if metrics is None else ops_metrics.measure_outputs(metrics),
+    )
+    if metrics is not None:
+        ops_metrics.measure_gateway(metrics, gateway)
+    # Whoever else reads the relay must not wait for one that reads no more.
+    process.running.stack.push_async_callback(hub.aclose)
+    await process.running.role("chat gateway", gateway.run(), gateway.aclose)
+    return gateway
+
+
+async def run_sessions(
+    process: Process,
+    store: Store,
+    hub: RelayHub,
+    *,
+    runner_silent: Callable[[str], None] | None = None,
+) -> SessionService:
+    """Provisioning and signaling; returns once it can serve clients. `hub` is read by nobody else."""
     running, configuration = process.running, process.configuration
     producer = await process.producer()
-    hub = await process.engines.hub()
-    running.stack.push_async_callback(hub.aclose)
-    process.readiness.state("relay", lambda: None if hub.linked else "the relay does not answer")
     lease = process.engines.lease()
     running.stack.push_async_callback(lease.aclose)
     clock = SystemClock()
@@ -141,21 +193,31 @@ def session_routes(service: SessionService, store: Store) -> ControllerRouterHan
     return sessions_router(service, BearerAuth(store.find_key))
 
 
+def chat_routes(gateway: Gateway) -> ControllerRouterHandler:
+    """The chat gateway's routes; its socket is not among them."""
+    return chat_router(gateway)
+
+
 async def serve_routes(
     process: Process,
     routes: Sequence[ControllerRouterHandler],
     listener: Listener,
     *,
     signaling_of: SessionService | None = None,
+    chats_of: Gateway | None = None,
 ) -> None:
-    """Serve these routes; with the signaling socket where the session service is here."""
+    """Serve these routes; with the sockets of session service and chat gateway, where those are here.
+
+    At the end, the chat gateway's sockets are the first to go.
+    """
     observe = None if process.metrics is None else ops_metrics.measure_http(process.metrics)
     app: ASGIApp = build_app(
         routes,
         title="VoiceThere",
         version=__version__,
         description="Conversational agent sessions in which no session ever fails silently.",
-        cors=SESSIONS_CORS,
+        cors=SESSIONS_CORS if chats_of is None else _with_chats(SESSIONS_CORS),
+        plain_errors_under=() if chats_of is None else PLAIN_ERRORS_UNDER,
         unavailable=UNAVAILABLE,
         observe=observe,
         tracer=process.tracer,
@@ -164,12 +226,25 @@ async def serve_routes(
         logging.getLogger("uvicorn.error").addFilter(JoinTokenFilter())
         signaling = signaling_app(signaling_of.gateway)
         app = with_signaling(app, RequestIds(signaling, observe=observe, route=SIGNALING_PATH))
+    if chats_of is not None:
+        sockets = RequestIds(chat_sockets(chats_of), observe=observe, route=SOCKET_ROUTE)
+        app = KeyOutOfPath(with_chat(app, sockets))
     await serve_http(
         process.running,
         app,
         listener,
-        settings=UVICORN_SETTINGS,
+        settings=UVICORN_SETTINGS | {"ws": ChatWebSockets},
         grace_seconds=max(GRACE_SECONDS, process.configuration.drain_seconds),
+    )
+    if chats_of is not None:
+        process.running.stack.push_async_callback(chats_of.drain)
+
+
+def _with_chats(policy: CorsPolicy) -> CorsPolicy:
+    return msgspec.structs.replace(
+        policy,
+        path_prefixes=(*policy.path_prefixes, *CHAT_CORS.path_prefixes),
+        exposed_headers=CHAT_CORS.exposed_headers,
     )
 
 

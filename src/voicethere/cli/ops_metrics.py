@@ -21,6 +21,7 @@ from voicethere.wire.relay import CapacityNow
 
 if TYPE_CHECKING:
     from voicethere.adapters.http.request_ids import SeenRequest
+    from voicethere.roles.gateway.gateway import Gateway
     from voicethere.roles.runner.gauges import RunnerGauges
     from voicethere.roles.sessions.provisioning import JobDone
     from voicethere.roles.sessions.worker import WorkedBatch
@@ -234,6 +235,37 @@ def measure_runner(metrics: Metrics, look: Callable[[], RunnerGauges]) -> None:
     metrics.total(
         "runner_refused", "Assignments refused.", lambda: _labelled(look().refused), labels=("failure_code",)
     )
+
+
+def measure_gateway(metrics: Metrics, gateway: Gateway) -> None:
+    """A chat gateway's own numbers."""
+    here, prompts, outputs = gateway.here, gateway.prompts, gateway.outputs
+    metrics.gauge("chat_sockets", "Chat clients' sockets that are open here.", lambda: len(here))
+    metrics.gauge("chat_conversations", "Conversations that have sockets here.", lambda: here.conversations)
+    metrics.gauge(
+        "chat_waiting_conversations",
+        "Conversations with a prompt that no session has taken, as far as this gateway sees to them.",
+        lambda: prompts.waiting,
+    )
+    metrics.total("chat_prompts", "Prompts accepted here.", lambda: prompts.accepted)
+    metrics.total("chat_frames", "Frames queued for sockets.", lambda: here.sent)
+    metrics.total(
+        "chat_frames_dropped", "Frames not kept for sockets that read slowly.", lambda: here.dropped
+    )
+    metrics.total(
+        "chat_outputs_dropped",
+        "What sessions said and was not kept because too much waited: it is said again.",
+        lambda: outputs.overflowed,
+    )
+
+
+def measure_outputs(metrics: Metrics) -> Callable[[float], None]:
+    """Returns what hears of each output of a session that was stored here."""
+    return metrics.histogram(
+        "chat_output_seconds",
+        "From the relay into the database, for what chat sessions say.",
+        buckets=_BATCH_SECONDS,
+    ).observe
 
 
 def _labelled(numbers: Mapping[str, int]) -> Mapping[tuple[str, ...], float]:

@@ -68,9 +68,15 @@ async def _start(process: Process) -> Serving:
         drain_seconds=configuration.drain_seconds,
         died=lambda runner_id: service.runner_died(runner_id),
     )
-    service = await composition.run_sessions(process, store, runner_silent=runner.hangs)
-    routes = [composition.control_routes(process, store), composition.session_routes(service, store)]
-    await composition.serve_routes(process, routes, listener, signaling_of=service)
+    relay, chats_relay = composition.share_relay(process, await composition.open_relay(process))
+    service = await composition.run_sessions(process, store, relay, runner_silent=runner.hangs)
+    gateway = await composition.run_gateway(process, store, chats_relay)
+    routes = [
+        composition.control_routes(process, store),
+        composition.session_routes(service, store),
+        composition.chat_routes(gateway),
+    ]
+    await composition.serve_routes(process, routes, listener, signaling_of=service, chats_of=gateway)
     api_key = await composition.first_key(store)
     running.stack.push_async_callback(runner.stop)
     runner.start()

@@ -1,4 +1,4 @@
-"""`voicethere serve control|sessions|worker|runner`: one role as a process of its own.
+"""`voicethere serve control|sessions|gateway|worker|runner`: one role as a process of its own.
 
 Without engines all of them work on one data directory of one machine. `voicethere up` starts its runner this
 way too; then it also ends when its standard input does: no runner outlives a platform that was killed.
@@ -96,7 +96,7 @@ def control(config_file: Path | None, as_json: bool, until_stdin_closes: bool, *
 @configured("sessions")
 @_every_role
 def sessions(config_file: Path | None, as_json: bool, until_stdin_closes: bool, **settings: Any) -> None:
-    """The session service: the session API, signaling, and the worker that stores errors."""
+    """The session service: the session API and signaling; chat gateway and worker, unless others are."""
 
     async def start(process: Process) -> _Started:
         from voicethere.cli import composition
@@ -107,12 +107,43 @@ def sessions(config_file: Path | None, as_json: bool, until_stdin_closes: bool, 
         store = await process.store()
         if not configuration.no_worker:
             await composition.run_worker(process, store)
-        service = await composition.run_sessions(process, store)
-        routes = composition.session_routes(service, store)
-        await composition.serve_routes(process, [routes], listener, signaling_of=service)
+        hub = await composition.open_relay(process)
+        gateway = None
+        if configuration.no_chat:
+            service = await composition.run_sessions(process, store, hub)
+            routes = [composition.session_routes(service, store)]
+        else:
+            relay, chats_relay = composition.share_relay(process, hub)
+            service = await composition.run_sessions(process, store, relay)
+            gateway = await composition.run_gateway(process, store, chats_relay)
+            routes = [composition.session_routes(service, store), composition.chat_routes(gateway)]
+        await composition.serve_routes(process, routes, listener, signaling_of=service, chats_of=gateway)
         return _Started(base_url=configuration.public_url or listener.url)
 
     _serve("sessions", start, config_file, settings, as_json=as_json, until_stdin_closes=until_stdin_closes)
+
+
+@serve.command()
+@configured("gateway")
+@_every_role
+def gateway(config_file: Path | None, as_json: bool, until_stdin_closes: bool, **settings: Any) -> None:
+    """The chat gateway alone: conversations with agents, for chat clients."""
+
+    async def start(process: Process) -> _Started:
+        from voicethere.cli import composition
+        from voicethere.cli.http_server import Listener
+
+        configuration = process.configuration
+        listener = Listener(process.running, configuration.host, _port(process))
+        store = await process.store()
+        hub = await composition.open_relay(process)
+        gateway = await composition.run_gateway(process, store, hub)
+        await composition.serve_routes(
+            process, [composition.chat_routes(gateway)], listener, chats_of=gateway
+        )
+        return _Started(base_url=configuration.public_url or listener.url)
+
+    _serve("gateway", start, config_file, settings, as_json=as_json, until_stdin_closes=until_stdin_closes)
 
 
 @serve.command()
@@ -161,6 +192,11 @@ def _serve(
 ) -> None:
     """Run a role to its end: quietly where it was asked to end, with one line otherwise."""
     configuration = configuration_of(role, config_file, settings).values
+    if role == "gateway" and not configuration.distributed:
+        raise click.UsageError(
+            "a gateway of its own needs engines that it shares with the other roles: set redis_url and "
+            "database_url. Without them, `voicethere serve sessions` (or `voicethere up`) serves chats, too."
+        )
     instance = new_instance()
     try:
         configure_logs(

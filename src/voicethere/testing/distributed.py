@@ -22,7 +22,7 @@ from voicethere.testing.role_process import Role
 
 
 class Distributed:
-    """What runs. `controls`, `sessions`, `workers` and `runners` may be added to with `add`."""
+    """What runs. `controls`, `sessions`, `gateways`, `workers` and `runners` may be added to with `add`."""
 
     def __init__(self, folder: Path, redis: RedisServer, postgres: PostgresServer, config_file: Path) -> None:
         self.folder = folder
@@ -31,6 +31,7 @@ class Distributed:
         self.config_file = config_file
         self.controls: list[Role] = []
         self.sessions: list[Role] = []
+        self.gateways: list[Role] = []
         self.workers: list[Role] = []
         self.runners: list[Role] = []
         self.api_key = ""
@@ -38,7 +39,7 @@ class Distributed:
     @property
     def roles(self) -> list[Role]:
         """All of them, in an order in which they can end."""
-        return [*self.runners, *self.sessions, *self.workers, *self.controls]
+        return [*self.runners, *self.gateways, *self.sessions, *self.workers, *self.controls]
 
     @property
     def control_plane(self) -> RunningPlatform:
@@ -70,7 +71,7 @@ class Distributed:
         )
 
     async def add(self, kind: str, *options: str) -> Role:
-        """One more `control`, `sessions`, `worker` or `runner`; returns once it serves.
+        """One more `control`, `sessions`, `gateway`, `worker` or `runner`; returns once it serves.
 
         Raises:
             RoleFailed: it did not start.
@@ -78,13 +79,14 @@ class Distributed:
         among = {
             "control": self.controls,
             "sessions": self.sessions,
+            "gateway": self.gateways,
             "worker": self.workers,
             "runner": self.runners,
         }[kind]
         name = f"{kind}-{len(among) + 1}"
         home = self.folder / name
         home.mkdir()
-        ports = ["--port=0"] if kind in ("control", "sessions") else []
+        ports = ["--port=0"] if kind in ("control", "sessions", "gateway") else []
         role = Role(
             kind,
             str(home),
@@ -100,7 +102,7 @@ class Distributed:
     async def aclose(self) -> list[tuple[str, int]]:
         """End every role in order; those that did not end as they should, with their statuses."""
         statuses = []
-        for kind in (self.runners, self.sessions, self.workers, self.controls):
+        for kind in (self.runners, self.gateways, self.sessions, self.workers, self.controls):
             running = [role for role in kind if role.running]
             for role in running:
                 role.send_signal(signal.SIGCONT)
@@ -114,6 +116,7 @@ async def distributed_platform(
     *,
     controls: int = 1,
     sessions: int = 2,
+    gateways: int = 0,
     workers: int = 2,
     runners: int = 2,
     durable: bool = False,
@@ -156,6 +159,7 @@ async def distributed_platform(
             await asyncio.gather(
                 *(platform.add("control") for _ in range(controls - 1)),
                 *(platform.add("sessions") for _ in range(sessions)),
+                *(platform.add("gateway") for _ in range(gateways)),
                 *(platform.add("worker") for _ in range(workers)),
                 *(platform.add("runner", *runner_options) for _ in range(runners)),
             )

@@ -41,8 +41,8 @@ class ProjectSettings(msgspec.Struct, frozen=True, kw_only=True):
     child ready in which the agent is loaded already; a session takes it, and another one is started.
     `retention_days` and `retention_errors` bound the stored errors by age and number (0: as the operator
     says). `monthly_session_limit` is how many sessions may be started in a calendar month (UTC; 0: any
-    number). `allowed_origins` are the origins (`https://shop.example`) whose pages may use the session API and
-    chat for this project; none: those of every origin. `require_issued_conversations`: chat takes only
+    number). `allowed_origins` are the origins (`https://shop.example`) whose pages may use the session API
+    and chat for this project; none: those of every origin. `require_issued_conversations`: chat takes only
     conversation ids that the gateway has issued, not those that clients invent.
     """
 

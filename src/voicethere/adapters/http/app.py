@@ -20,6 +20,7 @@ from voicethere.adapters.http.bodies import AnswerOversizedBodies, StrictJson
 from voicethere.adapters.http.cors import Cors, CorsPolicy
 from voicethere.adapters.http.docs_page import DocsPage, docs_router, openapi_document
 from voicethere.adapters.http.errors import error_responses, exception_handlers
+from voicethere.adapters.http.plain_errors import PlainErrors
 from voicethere.adapters.http.request_ids import RequestIds, SeenRequest
 from voicethere.core.tracing import NO_TRACER, Tracer
 
@@ -42,12 +43,14 @@ def build_app(
     lifespan: Sequence[Callable[[Litestar], AbstractAsyncContextManager[Any]]] = (),
     observe: Callable[[SeenRequest], None] | None = None,
     tracer: Tracer = NO_TRACER,
+    plain_errors_under: Sequence[str] = (),
 ) -> Litestar:
     """The app, with `/docs` and `/openapi.json` beside the given routes.
 
     `unavailable` are exceptions that mean a 503 (`StoreUnavailable`, `QueueUnavailable`); `body_limit` is
     in bytes. JSON bodies are decoded strictly as the type of a handler's `data`; a handler that takes
-    multipart sets `dto=None`. `observe` hears of every request, `tracer` makes a span of each.
+    multipart sets `dto=None`. `observe` hears of every request, `tracer` makes a span of each. Errors below
+    `plain_errors_under` (prefixes of paths) have their message alone as the body.
     """
     config = OpenAPIConfig(
         title=title,
@@ -81,6 +84,8 @@ def build_app(
     _document_errors(app)
     # Around the router itself, not as Litestar middleware: those see no request without a route (404, 405).
     handler: Any = AnswerOversizedBodies(app.asgi_handler)
+    if plain_errors_under:
+        handler = PlainErrors(handler, plain_errors_under)
     if cors is not None:
         handler = Cors(handler, cors)
     app.asgi_handler = RequestIds(handler, observe=observe, tracer=tracer)

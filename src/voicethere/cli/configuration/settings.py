@@ -16,17 +16,18 @@ from msgspec import Meta
 
 from voicethere.wire.session_api import IceServer
 
-ROLES = ("control", "sessions", "runner", "worker")
+ROLES = ("control", "sessions", "gateway", "runner", "worker")
 """What `voicethere serve` runs; `up` is all of them on one machine."""
 
-_STORED = ("control", "sessions", "worker", "up")
-_HTTP = ("control", "sessions", "up")
+_STORED = ("control", "sessions", "gateway", "worker")
+_HTTP = ("control", "sessions", "gateway", "up")
+_CHAT = ("sessions", "gateway", "up")
 _SESSIONS = ("sessions", "up")
 _RUNNER = ("runner", "up")
 _WORKER = ("sessions", "worker", "up")
 _EVERYWHERE = (*ROLES, "up")
 
-DEFAULT_PORTS: Mapping[str, int] = {"control": 8080, "sessions": 8081, "up": 8080}
+DEFAULT_PORTS: Mapping[str, int] = {"control": 8080, "sessions": 8081, "gateway": 8082, "up": 8080}
 
 PortNumber = Annotated[int, Meta(ge=0, le=65535)]
 RunnerName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
@@ -64,7 +65,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         Setting(
             "The database. Default: SQLite in the data directory.",
             "postgresql://USER:PASSWORD@HOST/NAME, or sqlite:///PATH without Redis",
-            ("control", "sessions", "worker"),
+            _STORED,
             secret=True,
         ),
     ] = None
@@ -102,7 +103,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[
         PortNumber | None,
         Setting(
-            "The port; 0 takes a free one. Default: 8080 (control, up), 8081 (sessions).",
+            "The port; 0 takes a free one. Default: 8080 (control, up), 8081 (sessions), 8082 (gateway).",
             "a number from 0 to 65535",
             _HTTP,
         ),
@@ -191,6 +192,15 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 120
 
+    no_chat: Annotated[
+        bool,
+        Setting("Leave conversations to `serve gateway`.", "true or false", ("sessions",)),
+    ] = False
+    chat_sockets: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000),
+        Setting("Chat clients that this process serves at once.", "a number from 1 to 1000000", _CHAT),
+    ] = 20_000
     no_worker: Annotated[
         bool,
         Setting("Leave storing errors to `serve worker`.", "true or false", ("sessions",)),
@@ -234,7 +244,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         Setting(
             "After SIGTERM: how long to serve on while /readyz says no, so that load balancers notice.",
             "a number from 0 to 600",
-            ("control", "sessions"),
+            ("control", "sessions", "gateway"),
         ),
     ] = 0.0
 
