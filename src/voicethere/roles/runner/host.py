@@ -18,7 +18,7 @@ from voicethere.core.ports import Clock, ErrorQueuePort, SpeechProviderError, Sp
 from voicethere.core.session import Event, Phase, SessionState, effects, events, step
 from voicethere.core.session.early import fits
 from voicethere.errors import Cause, Crash, ErrorRecord, HandlerFailure, Redactor, fit_envelope
-from voicethere.errors.times import iso_from_epoch, parse_iso
+from voicethere.errors.times import iso_from_epoch
 from voicethere.roles.runner.agent_events import AgentError, AgentEvent, ChildGone, LogLine, Spoken
 from voicethere.roles.runner.agent_speech import AgentSpeech, SpeechOutlet
 from voicethere.roles.runner.agent_supply import AgentSupply, SessionAgent
@@ -37,6 +37,7 @@ from voicethere.roles.runner.session_rules import rules_of
 from voicethere.roles.runner.settings import RunnerSettings
 from voicethere.roles.runner.speaking import Speaker, SpeakerEvents
 from voicethere.roles.runner.timers import Timers
+from voicethere.roles.runner.token_renewal import TokenRenewal
 from voicethere.roles.runner.unpacked import UnpackedBundles
 from voicethere.roles.runner.written_speech import AnnouncedSpeech, ChatSpeech
 from voicethere.wire import ipc
@@ -96,7 +97,11 @@ class SessionHost:
         self._child: SessionAgent | None = None
         self._crashed_children: list[SessionAgent] = []
         self._starting: asyncio.Task[None] | None = None
-        self._token_timer: asyncio.TimerHandle | None = None
+        self._tokens = TokenRenewal(
+            clock=parts.clock,
+            share=settings.token_refresh_share,
+            want=lambda: parts.send(TokenWanted(session_id=self.session_id)),
+        )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timers = Timers(lambda timer: self._post(events.TimerFired(timer=timer)))
         self._reporter = Reporter(
@@ -191,11 +196,7 @@ class SessionHost:
     def token_issued(self, message: TokenIssued) -> None:
         """A fresh join token for the client; the next is asked for well before it expires."""
         self._send(SessionReconnectToken(token=message.token, expires_at=message.expires_at))
-        left = parse_iso(message.expires_at).timestamp() - self._parts.clock.now()
-        self._cancel_token_timer()
-        self._token_timer = asyncio.get_running_loop().call_later(
-            max(1.0, left * self._settings.token_refresh_share), self._want_token
-        )
+        self._tokens.issued(message.expires_at)
 
     def chat_prompt(self, number: int, text: str) -> None:
         """A prompt for a chat session."""
@@ -421,7 +422,7 @@ class SessionHost:
     async def _close_everything(self) -> None:
         """Close all parts at once, each bounded; what could not be closed is what failed."""
         self._timers.cancel_all()
-        self._cancel_token_timer()
+        self._tokens.stop()
         client = "the peer connection" if self._chat is None else "the conversation"
         parts: dict[str, Coroutine[Any, Any, None]] = {
             client: self._connections.aclose(),
@@ -524,15 +525,7 @@ class SessionHost:
 
     def _opened(self) -> None:
         self._post(events.ControlOpened())
-        self._want_token()
-
-    def _want_token(self) -> None:
-        self._parts.send(TokenWanted(session_id=self.session_id))
-
-    def _cancel_token_timer(self) -> None:
-        if self._token_timer is not None:
-            self._token_timer.cancel()
-            self._token_timer = None
+        self._tokens.ask()
 
     def _prompted(self, text: str) -> bool:
         """A user's prompt; False where this session cannot take it (now), and the next one may."""
