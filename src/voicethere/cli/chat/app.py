@@ -19,7 +19,7 @@ class ChatApp(App[None]):
     """One conversation on the whole terminal.
 
     `prompts` are sent once it is open. `export_folder` is where the debug panel writes its files. With
-    `no_color` the terminal's own two colours are used, and what is selected is shown in reverse.
+    `no_color` the terminal's own two colours are used, and what is selected is underlined.
     """
 
     CSS_PATH = "style.tcss"

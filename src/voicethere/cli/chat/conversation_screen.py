@@ -202,7 +202,7 @@ class ConversationScreen(Screen[None]):
 
     def _draw(self) -> None:
         self._drawing = False
-        if not self.is_mounted:
+        if not self.is_attached:
             return
         state, conv_id = self._store.state, self._conv_id
         self.query_one("#title", TitleLine).show(connection_words(state, conv_id))

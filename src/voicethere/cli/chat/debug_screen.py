@@ -50,6 +50,7 @@ class DebugScreen(Screen[None]):
         self._hidden: set[str] = set()
         self._held: tuple[EventLogEntry, ...] | None = None  # what is shown while paused
         self._listed: tuple[EventLogEntry, ...] = ()
+        self._cut_anew = False
         self._drawing = False
 
     def compose(self) -> ComposeResult:
@@ -80,7 +81,7 @@ class DebugScreen(Screen[None]):
 
     def on_resize(self) -> None:
         """Lines are cut for the width that there is."""
-        self._listed = ()
+        self._cut_anew = True
         self._changed()
 
     def action_pause(self) -> None:
@@ -139,7 +140,7 @@ class DebugScreen(Screen[None]):
 
     def _draw(self) -> None:
         self._drawing = False
-        if not self.is_mounted:
+        if not self.is_attached:
             return
         newest = self._log.entries(self._conv_id)
         entries = newest if self._held is None else self._held
@@ -166,10 +167,11 @@ class DebugScreen(Screen[None]):
         selected = None if at is None or not self._listed else self._listed[min(at, len(self._listed) - 1)]
         known = self._listed
         self._listed = entries
-        if known and entries[: len(known)] == known:
+        if known and entries[: len(known)] == known and not self._cut_anew:
             entries = entries[len(known) :]
         else:
             lines.clear_options()
+        self._cut_anew = False
         lines.add_options(Option(self._line(entry), id=str(entry.number)) for entry in entries)
         if not self._listed:
             return

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from textual import events
 from textual.content import Content
-from textual.widgets import Static
+from textual.geometry import Size
+from textual.widget import Widget
 
 from voicethere.chat import ChatErrorRecord
 from voicethere.cli.chat import keys
 from voicethere.cli.chat.error_words import error_words
 from voicethere.cli.chat.shown import shown_line
 
-_PADDING = 2
 
-
-class ErrorBar(Static):
+class ErrorBar(Widget):
     """Hidden while no error is current. At most two fifths of the screen high: the history has the rest."""
 
     def __init__(self, *, id: str) -> None:
-        super().__init__("", id=id, markup=False)
+        super().__init__(id=id)
         self._record: ChatErrorRecord | None = None
         self.display = False
 
@@ -28,18 +26,18 @@ class ErrorBar(Static):
             return
         self._record = record
         self.display = record is not None
-        self._write()
+        self.refresh(layout=True)
 
-    def on_resize(self, event: events.Resize) -> None:
-        """The words are wrapped for the width that there is."""
-        self._write()
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return len(self._lines(width, viewport.height))
 
-    def _write(self) -> None:
+    def render(self) -> Content:
+        return Content("\n").join(self._lines(self.content_size.width, self.app.size.height))
+
+    def _lines(self, columns: int, screen_rows: int) -> list[Content]:
         if self._record is None:
-            return
-        columns = max(10, self.app.size.width - _PADDING)
-        rows = max(3, self.app.size.height * 2 // 5)
-        self.update(Content("\n").join(_lines(self._record, columns, rows)))
+            return []
+        return _lines(self._record, max(10, columns), max(3, screen_rows * 2 // 5))
 
 
 def _lines(record: ChatErrorRecord, columns: int, rows: int) -> list[Content]:
