@@ -100,7 +100,7 @@ class SessionHost:
         self._tokens = TokenRenewal(
             clock=parts.clock,
             share=settings.token_refresh_share,
-            want=lambda: parts.send(TokenWanted(session_id=self.session_id)),
+            want=lambda: self._parts.send(TokenWanted(session_id=self.session_id)),
         )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timers = Timers(lambda timer: self._post(events.TimerFired(timer=timer)))
