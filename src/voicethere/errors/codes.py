@@ -216,8 +216,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         recoverable=False,
         when="Tearing the session down failed or took too long.",
         cause="A part of the session could not be closed in time (5 s each): the agent's process, the "
-        "peer, speech or recognition on its way, or the removal of the scratch folder. The row's `message` "
-        "names the part.",
+        "peer, speech or recognition on its way, or the removal of the scratch folder. Or the agent of a "
+        "conversation said something that no chat gateway has stored. The row's `message` names the part.",
         remedy="Look at the row with `voicethere projects errors list --session ID` and at the runner's "
         "log for the session's id. `voicethere doctor` shows whether the disk is full. When it happens to "
         "many sessions the machine is overloaded: lower `voicethere up --capacity`.",
