@@ -56,7 +56,7 @@ class AgentSpeech:
     def take(self, spoken: Spoken, done: Said) -> None:
         """Handle a message of the child's. `done(interrupted)` tells this child of this `speak`."""
         match spoken:
-            case _ if self._over and not isinstance(spoken, ipc.SpeakText):
+            case ipc.Speak() | ipc.SpeakStart() if self._over:
                 done(True)
             case ipc.Speak(text=text):
                 self._outlet.say(text, done)
@@ -75,7 +75,7 @@ class AgentSpeech:
                 stream = self._streams.pop(number, None)
                 if stream is not None:
                     stream.end(complete=complete)
-                if not complete:  # it may have been cut off for what it sent, and not know yet
+                elif not self._over:  # it was cut off before it began, and may not know yet
                     done(True)
 
     def interrupt(self) -> None:

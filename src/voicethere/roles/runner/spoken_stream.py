@@ -30,7 +30,7 @@ class SpokenStream:
         self._cutter = SentenceCutter()
         self._sentences: deque[str] = deque()
         self._ended = False
-        self._complete = True
+        self._told = False
         self._changed = asyncio.Event()
         self._over = False
         self.unsaid_chars = 0
@@ -51,10 +51,11 @@ class SpokenStream:
             self.interrupt()
 
     def end(self, *, complete: bool) -> None:
-        """That was all of it; not `complete` counts as interrupted, though all that came is said."""
+        """That was all of it; not `complete` counts as interrupted at once, though all that came is said."""
         self._ended = True
-        self._complete = complete
         self._add([self._cutter.finish()])
+        if not complete:
+            self._tell(interrupted=True)
 
     def interrupt(self) -> None:
         """Say nothing more of it; harmless when it is over."""
@@ -82,7 +83,12 @@ class SpokenStream:
             self._sentences.clear()
             self.unsaid_chars = 0
             self._changed.set()
-            self._said(interrupted or not self._complete)
+            self._tell(interrupted=interrupted)
+
+    def _tell(self, *, interrupted: bool) -> None:
+        if not self._told:
+            self._told = True
+            self._said(interrupted)
 
     def _add(self, sentences: list[str]) -> None:
         if not self._over:
