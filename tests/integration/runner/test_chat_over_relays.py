@@ -203,9 +203,9 @@ async def bench(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
 on_both_relays = pytest.mark.parametrize("bench", ["embedded", "redis"], indirect=True)
 
 
+@pytest.mark.states("sem-chat/gateway/session", "sem-chat/gateway/speak")
 @on_both_relays
 async def test_prompts_replies_and_a_stream(bench: Bench) -> None:
-    """sem-chat: "`speak` is an assistant message, streamed when it is given a stream; `send_to_client` …"."""
     await bench.begin()
     assert await bench.passes("hello") == {"type": "echo", "text": "hello"}
     await bench.gateway.prompt("s", "count")
@@ -223,9 +223,9 @@ async def test_prompts_replies_and_a_stream(bench: Bench) -> None:
     assert bench.gateway.prompts_taken("s") == 3
 
 
+@pytest.mark.states("sem-chat/gateway/error", "sem-chat/text/end-before-error")
 @pytest.mark.parametrize("prompt", ["raise", "break"])
 async def test_a_handler_that_raises_is_told_under_the_id_of_its_row(bench: Bench, prompt: str) -> None:
-    """sem-chat: "a `timeline.upsert` of kind `error` whose id is the error row's id"."""
     await bench.begin()
     await bench.gateway.prompt("s", prompt)
     assert (await bench.closes()).end_reason.value == "agent_error"
@@ -265,9 +265,9 @@ async def test_the_conversation_goes_on_with_another_child_where_the_project_wan
     assert not bench.gateway.of("s", ChatClosed)
 
 
+@pytest.mark.states("sem-chat/gateway/restart")
 @on_both_relays
 async def test_a_gateway_that_is_started_again_misses_nothing(bench: Bench) -> None:
-    """sem-chat: "a conversation is a session of the same agent": it goes on without a gateway."""
     await bench.begin()
     bench.gateway.away = True
     for text in ("one", "two"):

@@ -45,8 +45,8 @@ async def record_of(platform: Platform, session_id: str) -> SessionRecord:
     return record
 
 
+@pytest.mark.states("sem-chat/gateway/session")
 async def test_a_voice_agents_conversation_is_assigned_as_a_chat_without_audio(platform: Platform) -> None:
-    """sem-chat: "a conversation is a session of the same agent"."""
     agent = await platform.deploy(mode=Mode.VOICE)
     runner = await platform.runner()
     session_id = await start_chat(platform)
@@ -117,6 +117,7 @@ async def test_a_join_token_for_a_conversation_is_refused(platform: Platform) ->
     assert refusal.value.response.status_code == 401
 
 
+@pytest.mark.states("sem-chat/gateway/same-rules")
 async def test_a_forced_deploy_ends_only_conversations_of_something_older(platform: Platform) -> None:
     """A conversation's agent differs from the deployed one in its mode: that does not make it older."""
     agent = await platform.deploy(mode=Mode.VOICE)

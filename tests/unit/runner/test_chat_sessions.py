@@ -116,9 +116,9 @@ def changed(**changes: Any) -> DeployedAgent:
 # ------------------------------------------------------------------ prompts
 
 
+@pytest.mark.states("sem-chat/gateway/session")
 @in_virtual_time
 async def test_a_chat_session_is_live_at_once_and_needs_no_client_to_join() -> None:
-    """sem-chat: "a conversation is a session of the same agent (`on_session_start`; …"."""
     async with chatting() as chat:
         (start,) = chat.child.of(ipc.SessionStart)
         assert start.session_id == "s"
@@ -129,9 +129,9 @@ async def test_a_chat_session_is_live_at_once_and_needs_no_client_to_join() -> N
         assert chat.bench.of(SignalToPeer) == []
 
 
+@pytest.mark.states("sem-chat/gateway/session")
 @in_virtual_time
 async def test_a_prompt_is_a_chat_message_for_the_agent() -> None:
-    """sem-chat: "a prompt is `on_data_channel_message` with `{"type": "chat", "text"}`"."""
     async with chatting() as chat:
         await chat.gateway.prompt("s", 'quotes " and 🙂')
         await asyncio.sleep(0.1)
@@ -203,9 +203,9 @@ async def test_prompts_for_a_session_with_a_room_come_to_nothing() -> None:
 # ------------------------------------------------------------------ outputs
 
 
+@pytest.mark.states("sem-chat/gateway/send-sem")
 @in_virtual_time
 async def test_what_the_agent_sends_is_passed_on_in_order() -> None:
-    """sem-chat: "`send_to_client` of a SEM frame is passed on"."""
     async with chatting() as chat:
         for number in range(300):  # far more than a window
             chat.send(number)
@@ -214,9 +214,9 @@ async def test_what_the_agent_sends_is_passed_on_in_order() -> None:
         assert set(chat.gateway.saying.values()) == {1}
 
 
+@pytest.mark.states("sem-chat/gateway/speak")
 @in_virtual_time
 async def test_what_the_agent_says_is_a_message_of_the_conversation() -> None:
-    """sem-chat: "`speak` is an assistant message"."""
     async with chatting() as chat:
         number = chat.child.speak("Hello.")
         chat.child.speak("How are you?")
@@ -231,9 +231,9 @@ async def test_what_the_agent_says_is_a_message_of_the_conversation() -> None:
         )
 
 
+@pytest.mark.states("sem-chat/gateway/speak")
 @in_virtual_time
 async def test_a_stream_is_passed_on_as_it_comes_in_fewer_parts_the_slower_it_is_stored() -> None:
-    """sem-chat: "`speak` is an assistant message, streamed when it is given a stream"."""
     async with chatting() as chat:
         chat.child.say(ipc.SpeakStart(session_id="s", speech_id=1))
         chat.child.say(ipc.SpeakText(session_id="s", speech_id=1, text="a"))
@@ -255,10 +255,10 @@ async def test_a_stream_is_passed_on_as_it_comes_in_fewer_parts_the_slower_it_is
         ]
 
 
+@pytest.mark.states("sem-chat/text/end-before-error")
 @pytest.mark.parametrize("killed", [False, True])
 @in_virtual_time
 async def test_a_stream_that_is_cut_off_has_ended_before_the_error_is_told(killed: bool) -> None:
-    """sem-chat: "End every stream before a `session.error`"."""
     async with chatting() as chat:
         chat.child.say(ipc.SpeakStart(session_id="s", speech_id=1))
         chat.child.say(ipc.SpeakText(session_id="s", speech_id=1, text="I thi"))
@@ -375,9 +375,9 @@ async def test_the_error_for_what_was_too_much_is_told_behind_what_was_kept() ->
 # ------------------------------------------------------------------ failures
 
 
+@pytest.mark.states("sem-chat/gateway/error")
 @in_virtual_time
 async def test_a_handler_that_raises_is_told_with_its_rows_id_and_ends_the_session() -> None:
-    """sem-chat: "a `timeline.upsert` of kind `error` whose id is the error row's id"."""
     async with chatting() as chat:
         chat.send(1)
         chat.raises()
@@ -458,6 +458,7 @@ async def test_a_voice_agents_conversation_has_no_crash_message() -> None:
 IDLE = changed(settings=SessionSettings(data_only_idle_timeout_seconds=60))
 
 
+@pytest.mark.states("sem-chat/gateway/same-rules")
 @in_virtual_time
 async def test_a_conversation_that_idles_ends_and_prompts_are_activity() -> None:
     async with chatting(agent=IDLE) as chat:
@@ -471,9 +472,9 @@ async def test_a_conversation_that_idles_ends_and_prompts_are_activity() -> None
         assert reason == "idle_timeout"
 
 
+@pytest.mark.states("sem-chat/gateway/next-session")
 @in_virtual_time
 async def test_a_prompt_that_comes_while_the_session_ends_is_left_for_the_next() -> None:
-    """sem-chat: "A prompt after the session ended starts the next session of the conversation"."""
     async with chatting(agent=IDLE, hooks=("on_idle_timeout",)) as chat:
         await asyncio.sleep(61)
         assert chat.child.of(ipc.IdleTimeout)

@@ -108,7 +108,8 @@ class ChatLeg:
         if self._closed or not self._outbox.taken(number):
             return
         self._stored_at = self._now()
-        for flush in [flush for flush, last in self._flushes.items() if last <= number]:
+        stored = self._outbox.last - self._outbox.waiting
+        for flush in [flush for flush, last in self._flushes.items() if last <= stored]:
             del self._flushes[flush]
             if not flush.done():
                 flush.set_result(None)
