@@ -16,6 +16,7 @@ from voicethere.core.chat import checks
 from voicethere.core.chat.actions import Action
 from voicethere.core.chat.normalize import Normalizer
 from voicethere.core.chat.reducers import REDUCERS
+from voicethere.core.chat.session_actions import COMPLETE
 from voicethere.core.chat.state import EMPTY_STATE, ChatState
 from voicethere.core.ports import Clock
 
@@ -53,7 +54,7 @@ class ChatStore:
         # The machine's clock is called directly: a method of ours around it would take as long again.
         now = time.time if clock is None else clock.now
         completers = Normalizer(now, new_id or _numbered_ids(), window).completers
-        self._steps = {kind: (completers.get(kind), reducer) for kind, reducer in REDUCERS.items()}
+        self._steps = {kind: (completers.get(kind), REDUCERS[COMPLETE.get(kind, kind)]) for kind in REDUCERS}
         self._state = EMPTY_STATE
         self._listeners: dict[object, Listener] = {}
         self._untold: deque[tuple[ChatState, Action]] = deque()

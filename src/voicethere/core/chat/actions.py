@@ -11,9 +11,11 @@ from voicethere.core.chat.session_actions import (
     ClearError,
     MarkStreamStart,
     PushError,
+    PushErrorDraft,
     ResetSession,
     SetConnectionStatus,
     SetError,
+    SetErrorDraft,
     SetIsStreaming,
     SetModelName,
     SetTurnStats,
@@ -70,7 +72,9 @@ SessionAction = (
     | MarkStreamStart
     | UpdateStreamTokens
     | SetError
+    | SetErrorDraft
     | PushError
+    | PushErrorDraft
     | ClearError
     | ResetSession
     | ClearConversationSession

@@ -18,7 +18,9 @@ from voicethere.core.chat.session_actions import (
     ErrorDraft,
     MarkStreamStart,
     PushError,
+    PushErrorDraft,
     SetError,
+    SetErrorDraft,
     SetModelName,
     UpdateStreamTokens,
 )
@@ -37,8 +39,9 @@ class Normalizer:
         self._new_id = new_id
         self._duplicate_window_ms = duplicate_window_ms
         self.completers: Mapping[type, Callable[[Any], Action]] = {
-            PushError: self._push_error,
-            SetError: self._set_error,
+            PushErrorDraft: self._push_error,
+            PushError: self._push_error_again,
+            SetErrorDraft: self._set_error,
             AddConversationUsage: _add_conversation_usage,
             UpdateStreamTokens: _update_stream_tokens,
             MarkStreamStart: self._mark_stream_start,
@@ -53,11 +56,15 @@ class Normalizer:
         complete = self.completers.get(type(action))
         return action if complete is None else complete(action)
 
-    def _push_error(self, action: PushError) -> PushError:
-        return PushError(action.conv_id, self._record(action.error), self._duplicate_window_ms)
+    def _push_error(self, draft: PushErrorDraft) -> PushError:
+        return PushError(draft.conv_id, self._record(draft), self._duplicate_window_ms)
 
-    def _set_error(self, action: SetError) -> SetError:
-        return action if action.error is None else SetError(action.conv_id, self._record(action.error))
+    def _push_error_again(self, action: PushError) -> PushError:
+        # It was completed before, by a store that may have another window.
+        return PushError(action.conv_id, action.error, self._duplicate_window_ms)
+
+    def _set_error(self, draft: SetErrorDraft) -> SetError:
+        return SetError(draft.conv_id, self._record(draft))
 
     def _mark_stream_start(self, action: MarkStreamStart) -> MarkStreamStart:
         return action if action.at_ms is not None else MarkStreamStart(action.conv_id, self._now_ms())
@@ -69,10 +76,7 @@ class Normalizer:
     def _consume_suggestions(self, action: ConsumeSuggestions) -> ConsumeSuggestions:
         return action if action.at is not None else replace(action, at=self._now_ms())
 
-    def _record(self, error: ErrorDraft | ChatErrorRecord) -> ChatErrorRecord:
-        # By exact type: `isinstance` with a msgspec struct takes a detour through its metaclass.
-        if type(error) is ChatErrorRecord:  # dispatched a second time: complete already
-            return error
+    def _record(self, error: ErrorDraft) -> ChatErrorRecord:
         kind, status, recoverable, at = error.kind, error.status, error.recoverable, error.at
         message = error.message
         if message is None or not (message := message.strip()):

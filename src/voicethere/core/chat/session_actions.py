@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
+from msgspec.structs import asdict, astuple
 
 from voicethere.core.chat import checks
 from voicethere.core.chat.errors import ChatErrorKind, ChatErrorRecord, ChatErrorStage
@@ -25,6 +27,7 @@ STREAM_ERROR_SOURCE = "set_stream_error"
 class ErrorDraft(msgspec.Struct, frozen=True, gc=False):
     """An error as its producer describes it; None is for the store to fill in. `at` is in epoch ms."""
 
+    conv_id: str
     kind: ChatErrorKind
     stage: ChatErrorStage
     message: str | None = None
@@ -35,6 +38,14 @@ class ErrorDraft(msgspec.Struct, frozen=True, gc=False):
     at: int | None = None
     details: dict[str, Any] | None = None
     id: str | None = None
+
+
+class PushErrorDraft(ErrorDraft, frozen=True, gc=False):
+    """The store makes a `PushError` of it."""
+
+
+class SetErrorDraft(ErrorDraft, frozen=True, gc=False):
+    """The store makes a `SetError` of it."""
 
 
 class SetConnectionStatus(msgspec.Struct, frozen=True):
@@ -92,7 +103,7 @@ class SetError(msgspec.Struct, frozen=True, gc=False):
     """An error is current (or, with None, none is); the history stays as it is."""
 
     conv_id: str
-    error: ErrorDraft | ChatErrorRecord | None
+    error: ChatErrorRecord | None
 
 
 class PushError(msgspec.Struct, frozen=True, gc=False):
@@ -102,7 +113,7 @@ class PushError(msgspec.Struct, frozen=True, gc=False):
     """
 
     conv_id: str
-    error: ErrorDraft | ChatErrorRecord
+    error: ChatErrorRecord
     duplicate_window_ms: int = 0
 
 
@@ -122,6 +133,10 @@ class ClearConversationSession(msgspec.Struct, frozen=True):
     """The session is gone."""
 
     conv_id: str
+
+
+COMPLETE: Mapping[type, type] = MappingProxyType({PushErrorDraft: PushError, SetErrorDraft: SetError})
+"""What a store makes of an action that is a draft, by type."""
 
 
 def set_connection_status(conv_id: str, status: ConnectionStatus | str) -> SetConnectionStatus:
@@ -202,7 +217,7 @@ def set_error(
     at: float | None = None,
     details: Mapping[str, Any] | None = None,
     id: str | None = None,
-) -> SetError:
+) -> SetErrorDraft | SetError:
     """Make an error current without recording it: a record, or its fields; with neither, clear it.
 
     Raises:
@@ -214,10 +229,21 @@ def set_error(
         if any(value is not None for value in given):
             raise ValueError("an error needs a kind and a stage")
         return SetError(_conv(conv_id), None)
-    if error is not None:
-        return SetError(_conv(conv_id), _draft_of(error))
-    draft = _draft(kind, stage, message, source, code, status, recoverable, at, details, id)
-    return SetError(_conv(conv_id), draft)
+    draft = push_error(
+        conv_id,
+        error,
+        kind=kind,
+        stage=stage,
+        message=message,
+        source=source,
+        code=code,
+        status=status,
+        recoverable=recoverable,
+        at=at,
+        details=details,
+        id=id,
+    )
+    return SetErrorDraft(*astuple(draft))
 
 
 def push_error(
@@ -234,7 +260,7 @@ def push_error(
     at: float | None = None,
     details: Mapping[str, Any] | None = None,
     id: str | None = None,
-) -> PushError:
+) -> PushErrorDraft:
     """Make an error current and record it in the history: a record, or its fields.
 
     Raises:
@@ -242,9 +268,28 @@ def push_error(
         ValueError: an unknown kind or stage (the words list the valid ones), or a value out of bounds.
     """
     if error is not None:
-        return PushError(_conv(conv_id), _draft_of(error))
-    draft = _draft(kind, stage, message, source, code, status, recoverable, at, details, id)
-    return PushError(_conv(conv_id), draft)
+        return _draft_of(conv_id, error)
+    # Errors come in storms: what is usual takes one look, here, and words are only made where it is not.
+    if type(conv_id) is not str or not 0 < len(conv_id) <= checks.MAX_ID_CHARS:
+        conv_id = checks.identifier(conv_id, "conv_id")
+    try:
+        known_kind, known_stage = _KINDS[kind], _STAGES[stage]  # type: ignore[index]
+    except (KeyError, TypeError):
+        known_kind = checks.choice(kind, ChatErrorKind, "error kind")
+        known_stage = checks.choice(stage, ChatErrorStage, "error stage")
+    return PushErrorDraft(
+        conv_id,
+        known_kind,
+        known_stage,
+        message if type(message) is str else checks.optional_text(message, "message"),
+        None if source is None else checks.optional_text(source, "source"),
+        None if code is None else checks.optional_text(code, "code"),
+        status if status is None or (type(status) is int and 100 <= status <= 999) else _status(status),
+        None if recoverable is None else checks.flag(recoverable, "recoverable"),
+        None if at is None else checks.time_ms(at, "at"),
+        None if details is None else _details(details),
+        None if id is None else checks.identifier(id, "id"),
+    )
 
 
 def clear_error(conv_id: str) -> ClearError:
@@ -252,7 +297,7 @@ def clear_error(conv_id: str) -> ClearError:
     return ClearError(_conv(conv_id))
 
 
-def set_stream_error(conv_id: str, text: str | None) -> SetError:
+def set_stream_error(conv_id: str, text: str | None) -> SetErrorDraft | SetError:
     """Deprecated: `set_error` with a kind and a stage says more. Blank text clears the error."""
     warnings.warn(
         "set_stream_error is deprecated: use set_error or push_error, with a kind and a stage",
@@ -262,10 +307,8 @@ def set_stream_error(conv_id: str, text: str | None) -> SetError:
     text = checks.optional_text(text, "text")
     if text is None or not text.strip():
         return SetError(_conv(conv_id), None)
-    draft = ErrorDraft(
-        ChatErrorKind.RUNTIME_ERROR, ChatErrorStage.UNKNOWN, message=text, source=STREAM_ERROR_SOURCE
-    )
-    return SetError(_conv(conv_id), draft)
+    kind, stage = ChatErrorKind.RUNTIME_ERROR, ChatErrorStage.UNKNOWN
+    return SetErrorDraft(_conv(conv_id), kind, stage, message=text, source=STREAM_ERROR_SOURCE)
 
 
 def reset_session(conv_id: str) -> ResetSession:
@@ -284,53 +327,10 @@ def _conv(conv_id: object) -> str:
     return checks.identifier(conv_id, "conv_id")
 
 
-def _draft_of(error: object) -> ErrorDraft:
+def _draft_of(conv_id: str, error: object) -> PushErrorDraft:
     if not isinstance(error, ChatErrorRecord):
         raise TypeError(f"error must be a ChatErrorRecord or None, not {type(error).__name__}")
-    return _draft(
-        error.kind,
-        error.stage,
-        error.message,
-        error.source,
-        error.code,
-        error.status,
-        error.recoverable,
-        error.at,
-        error.details,
-        error.id,
-    )
-
-
-def _draft(
-    kind: object,
-    stage: object,
-    message: object,
-    source: object,
-    code: object,
-    status: object,
-    recoverable: object,
-    at: object,
-    details: object,
-    error_id: object,
-) -> ErrorDraft:
-    # Errors come in storms: what is usual takes one look, and words are only made where it is not.
-    try:
-        known_kind, known_stage = _KINDS[kind], _STAGES[stage]  # type: ignore[index]
-    except (KeyError, TypeError):
-        known_kind = checks.choice(kind, ChatErrorKind, "error kind")
-        known_stage = checks.choice(stage, ChatErrorStage, "error stage")
-    return ErrorDraft(
-        known_kind,
-        known_stage,
-        message if type(message) is str else checks.optional_text(message, "message"),
-        None if source is None else checks.optional_text(source, "source"),
-        None if code is None else checks.optional_text(code, "code"),
-        status if status is None or (type(status) is int and 100 <= status <= 999) else _status(status),
-        None if recoverable is None else checks.flag(recoverable, "recoverable"),
-        None if at is None else checks.time_ms(at, "at"),
-        None if details is None else _details(details),
-        None if error_id is None else checks.identifier(error_id, "id"),
-    )
+    return push_error(conv_id, **asdict(error))
 
 
 def _status(status: object) -> int:

@@ -68,7 +68,7 @@ def update_stream_tokens(state: ChatState, action: UpdateStreamTokens) -> ChatSt
 def set_error(state: ChatState, action: SetError) -> ChatState:
     if action.error is None:
         return _without_error(state, action.conv_id)
-    record = _record(action.error)
+    record = action.error
     known = state.chat_session.get(action.conv_id, EMPTY_SESSION)
     if known.current_error is record:
         return state
@@ -77,8 +77,6 @@ def set_error(state: ChatState, action: SetError) -> ChatState:
 
 def push_error(state: ChatState, action: PushError) -> ChatState:
     record, conv_id, sessions = action.error, action.conv_id, state.chat_session
-    if type(record) is not ChatErrorRecord:
-        record = _record(record)
     try:
         known = sessions[conv_id]
     except KeyError:
@@ -93,6 +91,17 @@ def push_error(state: ChatState, action: PushError) -> ChatState:
         history = history[1 - MAX_ERROR_HISTORY :] + (record,)  # noqa: RUF005
     session = replace(known, current_error=record, error_history=history)
     return ChatState(sessions.set(conv_id, session), state.timeline, state.chat_window)
+
+
+def refuse_draft(state: ChatState, action: ErrorDraft) -> ChatState:
+    """Says who completes an error.
+
+    Raises:
+        TypeError: always.
+    """
+    raise TypeError(
+        "the error has no id and no time yet: dispatch the action on a ChatStore, which fills them in"
+    )
 
 
 def clear_error(state: ChatState, action: ClearError) -> ChatState:
@@ -127,14 +136,6 @@ def _without_error(state: ChatState, conv_id: str) -> ChatState:
     if known is None or known.current_error is None:
         return state
     return _put(state, conv_id, replace(known, current_error=None))
-
-
-def _record(error: ErrorDraft | ChatErrorRecord) -> ChatErrorRecord:
-    if isinstance(error, ChatErrorRecord):
-        return error
-    raise TypeError(
-        "the error has no id and no time yet: dispatch the action on a ChatStore, which fills them in"
-    )
 
 
 def _repeats(newest: ChatErrorRecord, record: ChatErrorRecord, action: PushError) -> bool:
