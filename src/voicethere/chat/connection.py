@@ -68,12 +68,18 @@ class Connection:
         self._hydrated = asyncio.Event()
         self._opened_at: float | None = None
         self._is_open = False
+        self._end: SocketEnd | None = None
         self._abandoned = False
 
     @property
     def held_seconds(self) -> float:
         """For how long the socket has been open, or was until now; 0 where it never was."""
         return 0.0 if self._opened_at is None else self._wiring.clock.monotonic() - self._opened_at
+
+    @property
+    def end(self) -> SocketEnd | None:
+        """How it ended: once socket and snapshot are both over."""
+        return self._end if self._hydrated.is_set() else None
 
     async def run(self) -> SocketEnd:
         """Open the socket, fetch the snapshot, carry out frames until the socket ends; how it did.
@@ -94,9 +100,6 @@ class Connection:
             finally:
                 hydration.cancel()
                 await asyncio.wait([hydration])
-            if not self._abandoned:
-                # A snapshot that came after the socket's end may tell of streams which nothing will end.
-                end_streams(self._context)
             return end
         finally:
             self._finish_hydration()
@@ -147,7 +150,7 @@ class Connection:
         if self._abandoned:
             return
         if isinstance(frame, bytes):
-            self._undecodable("the frame is binary", frame[:_SHOWN_CHARS].decode("ascii", "backslashreplace"))
+            self._undecodable("the frame is binary", repr(frame[:_SHOWN_CHARS])[2:-1][:_SHOWN_CHARS])
             return
         try:
             event = decode_frame(frame)
@@ -172,7 +175,7 @@ class Connection:
         self._wiring.sem.apply(self._context, event)
 
     def _tell_end(self, end: SocketEnd) -> None:
-        self._is_open = False
+        self._is_open, self._end = False, end
         if self._abandoned:
             return
         end_streams(self._context)
@@ -204,7 +207,8 @@ class Connection:
             self._status(ConnectionStatus.ERROR)
             self._record(ChatErrorKind.RUNTIME_ERROR, ChatErrorStage.CONNECT, words, source="connect")
             self._status(ConnectionStatus.CLOSED)
-        return SocketEnd(failed=True, opened=False, message=words)
+        self._end = SocketEnd(failed=True, opened=False, message=words)
+        return self._end
 
     # ------------------------------------------------------------------ the snapshot
 
@@ -222,6 +226,9 @@ class Connection:
             self._no_snapshot(f"the snapshot could not be applied: {failure_words(error)}", {})
         if not self._abandoned:
             self._replay()
+            if self._end is not None:
+                # The snapshot may tell of streams, which nothing will end any more.
+                end_streams(self._context)
             self._phase(LifecyclePhase.HYDRATE_COMPLETE)
         self._finish_hydration()
 

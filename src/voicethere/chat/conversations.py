@@ -253,7 +253,7 @@ class ConversationManager:
             await self.disconnect(conv_id)
 
     async def aclose(self) -> None:
-        """End everything, without any grace; return when every socket is closed (2 s at most)."""
+        """End everything, without any grace; return when every socket is closed (1 s at most)."""
         self._closed = True
         for conv_id in tuple(self._used):
             self._end(conv_id)

@@ -11,6 +11,7 @@ from voicethere.chat.connection import Connection, Wiring
 from voicethere.chat.event_log import LifecyclePhase
 from voicethere.chat.gateway import Target
 from voicethere.chat.reconnecting import Backoff, Reconnecting
+from voicethere.chat.socket import SocketEnd
 from voicethere.core.chat.sem_context import SemContext
 
 
@@ -26,22 +27,22 @@ class Link:
         self._backoff = None if reconnecting is None else Backoff(reconnecting)
         self._settled = asyncio.Event()
         self._woken = asyncio.Event()
-        self._pausing = False
         self._connection = Connection(wiring, context, target, self._settled.set)
         self._task = asyncio.create_task(self._run(), name=f"chat-{context.conv_id}")
 
     @property
     def is_over(self) -> bool:
         """Whether it will not connect again by itself."""
-        return self._task.done()
+        end = self._connection.end
+        return self._task.done() or (end is not None and not self._goes_on_after(end))
 
     async def settled(self) -> None:
         """Wait until the newest connection has its snapshot, or has failed; or the link was abandoned."""
         await self._settled.wait()
 
     def wake(self) -> None:
-        """Where it pauses before the next connection: connect now."""
-        if self._pausing:
+        """Where it pauses before the next connection, or is about to: connect now."""
+        if self._connection.end is not None:
             self._settled.clear()
             self._woken.set()
 
@@ -60,19 +61,20 @@ class Link:
     async def _run(self) -> None:
         while True:
             end = await self._connection.run()
-            if self._backoff is None or end.hopeless:
+            if self._backoff is None or not self._goes_on_after(end):
                 return
             await self._pause(self._backoff.next(self._connection.held_seconds))
             self._connection = Connection(self._wiring, self._context, self.target, self._settled.set)
 
+    def _goes_on_after(self, end: SocketEnd) -> bool:
+        return self._backoff is not None and not end.hopeless
+
     async def _pause(self, seconds: float) -> None:
-        self._woken.clear()
-        self._pausing = True
         woken = asyncio.ensure_future(self._woken.wait())
         waited = asyncio.ensure_future(self._wiring.sleep(seconds))
         try:
             await asyncio.wait([woken, waited], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._pausing = False
             woken.cancel()
             waited.cancel()
+            self._woken.clear()

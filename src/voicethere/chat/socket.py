@@ -26,7 +26,7 @@ from voicethere.errors.bounds import cut_end, sanitise
 
 _ABNORMAL = 1006
 _MAX_QUEUED_FRAMES = 4
-_CLOSE_SECONDS = 2.0
+_CLOSE_SECONDS = 1.0
 _BREATH_FRAMES = 64
 _BREATH_BYTES = 1024 * 1024
 _TRY_LATER = frozenset({408, 425, 429})
