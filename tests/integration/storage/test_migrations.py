@@ -13,11 +13,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
-from voicethere.adapters.store import Store, StoreUnavailable
+from voicethere.adapters.store import Store, StoreUnavailable, migrate
 from voicethere.adapters.store.migrate import locked, upgrade
 from voicethere.adapters.store.tables import metadata
 
@@ -67,6 +69,32 @@ def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
             upgrade(connection)
     engine.dispose()
     assert len(schema(tmp_path / "x.db")) > 10
+
+
+def test_sessions_of_before_are_no_chats_and_stay(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    engine = create_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        connection.exec_driver_sql("INSERT INTO orgs VALUES ('o', 'o', 'o', 1)")
+        connection.exec_driver_sql(
+            "INSERT INTO projects (id, org_id, name, slug, created_at_ms) VALUES ('p', 'o', 'p', 'p', 1)"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO sessions (id, project_id, status, created_at_ms, updated_at_ms)"
+            " VALUES ('s', 'p', 'ready', 1, 1)"
+        )
+    with engine.begin() as connection:
+        upgrade(connection)
+    with engine.connect() as connection:
+        kept = connection.exec_driver_sql("SELECT id, status, conversation_id FROM sessions").all()
+        assert [tuple(row) for row in kept] == [("s", "ready", None)]
+        assert connection.exec_driver_sql("SELECT count(*) FROM conversations").scalar_one() == 0
+    engine.dispose()
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:

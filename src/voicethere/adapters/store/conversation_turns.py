@@ -17,6 +17,10 @@ from voicethere.adapters.store.tables import conversations as table
 from voicethere.core.conversation import MAX_PENDING_PROMPTS, Composed, prompt_problem
 
 
+class _Begun(Exception):
+    """Another gateway was first: the session that was made for nothing goes again."""
+
+
 def accept_prompt(
     connection: Connection, now_ms: int, project_id: str, conv_id: str, text: str, echo: Composed
 ) -> Accepted:
@@ -65,36 +69,37 @@ def begin_session(
     free = mine & table.c.session_open.is_(False)
     if connection.execute(select(table.c.id).where(free)).first() is None:
         return None
-    # Sessions get their numbers under a lock of their own, which goes before all others.
-    undo = connection.begin_nested()
-    record = sessions.create_session(
-        connection,
-        now_ms,
-        session_id=session_id,
-        project_id=project_id,
-        build_id=None,
-        customer_context=customer_context,
-        idempotency_key=None,
-        wait_for_capacity=wait_for_capacity,
-        conversation_id=conv_id,
-    )
-    begun = connection.execute(
-        update(table)
-        .where(free)
-        .values(
-            previous_session_id=table.c.session_id,
-            previous_outputs=table.c.outputs,
-            session_id=session_id,
-            session_open=True,
-            outputs=0,
-            session_prompts=0,
-            updated_at_ms=now_ms,
-        )
-    ).rowcount
-    if not begun:
-        undo.rollback()
+    try:
+        with connection.begin_nested():
+            # Before the conversation is locked: sessions get their numbers under a lock that comes first.
+            record = sessions.create_session(
+                connection,
+                now_ms,
+                session_id=session_id,
+                project_id=project_id,
+                build_id=None,
+                customer_context=customer_context,
+                idempotency_key=None,
+                wait_for_capacity=wait_for_capacity,
+                conversation_id=conv_id,
+            )
+            begun = connection.execute(
+                update(table)
+                .where(free)
+                .values(
+                    previous_session_id=table.c.session_id,
+                    previous_outputs=table.c.outputs,
+                    session_id=session_id,
+                    session_open=True,
+                    outputs=0,
+                    session_prompts=0,
+                    updated_at_ms=now_ms,
+                )
+            ).rowcount
+            if not begun:
+                raise _Begun
+    except _Begun:
         return None
-    undo.commit()
     given = prompts.give_all(connection, project_id, conv_id, session_id)
     connection.execute(update(table).where(mine).values(session_prompts=given))
     return record
