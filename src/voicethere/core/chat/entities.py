@@ -14,7 +14,7 @@ from voicethere.wire.sem import TimelineEntityData, whole_number
 SUGGESTIONS_KIND = "suggestions"
 
 
-class TimelineEntity(msgspec.Struct, frozen=True):
+class TimelineEntity(msgspec.Struct, frozen=True, gc=False):
     """A message, a log line, suggestions or anything else that a conversation shows in its order.
 
     Times are epoch milliseconds; a `created_at` of 0 says that none is known. `version` is the conversation's

@@ -62,7 +62,8 @@ def timeline_upsert(context: SemContext, event: SemEvent) -> None:
     shown = _as_shown(incoming, known)
     if shown is not None:
         context.store.dispatch(UpsertEntity(context.conv_id, shown))
-    _follow_stream(context, incoming if shown is None else _known(context, incoming.id) or incoming)
+        incoming = _known(context, incoming.id) or incoming
+    _follow_stream(context, incoming)
 
 
 def log(context: SemContext, event: SemEvent) -> None:

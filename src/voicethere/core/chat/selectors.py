@@ -121,8 +121,15 @@ def select_conversation_ids(state: ChatState) -> tuple[str, ...]:
 
 
 def _session(state: ChatState, conv_id: str) -> ConversationSession:
-    return state.chat_session.get(conv_id, EMPTY_SESSION)
+    # Indexed: `get` of this map takes twice as long, and most conversations that are asked for exist.
+    try:
+        return state.chat_session[conv_id]
+    except KeyError:
+        return EMPTY_SESSION
 
 
 def _timeline(state: ChatState, conv_id: str) -> ConversationTimeline:
-    return state.timeline.get(conv_id, EMPTY_TIMELINE)
+    try:
+        return state.timeline[conv_id]
+    except KeyError:
+        return EMPTY_TIMELINE
