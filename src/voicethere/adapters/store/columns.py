@@ -12,11 +12,14 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Dialect,
+    FromClause,
     Insert,
     Table,
     TypeDecorator,
     any_,
     bindparam,
+    func,
+    select,
 )
 from sqlalchemy import Text as AnyText
 from sqlalchemy.dialects import postgresql, sqlite
@@ -66,6 +69,24 @@ def among(connection: Connection, column: Column[str], values: list[str]) -> Col
         array = bindparam(None, values, type_=postgresql.ARRAY(Text()))
         return column == any_(array)
     return column.in_(values)
+
+
+def named_rows(connection: Connection, names: Sequence[str], rows: Sequence[tuple[str, ...]]) -> FromClause:
+    """Rows of text to join with, so that an index finds what they name; the same statement however many."""
+    if connection.dialect.name == "postgresql":
+        arrays = [
+            bindparam(None, [row[index] for row in rows], type_=postgresql.ARRAY(Text()))
+            for index in range(len(names))
+        ]
+        return func.unnest(*arrays).table_valued(*names, name="named").render_derived()
+    # SQLite has no arrays; it would scan the table for `(a, b) IN (VALUES …)`.
+    each = func.json_each(to_json([[storable(value) for value in row] for row in rows]))
+    found = each.table_valued("value", name="each")
+    parts = (
+        func.json_extract(found.c.value, f"$[{index}]", type_=AnyText).label(name)
+        for index, name in enumerate(names)
+    )
+    return select(*parts).subquery("named")
 
 
 def now_ms(clock: Clock) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
 
 from voicethere.adapters.store import columns, prompts
 from voicethere.adapters.store.conversations import entity_of
@@ -114,13 +114,15 @@ def hold(connection: Connection, keys: Iterable[Key]) -> dict[Key, Held]:
     wanted = sorted(set(keys))
     found: dict[Key, Held] = {}
     for start in range(0, len(wanted), _LOOKUP):
+        named = columns.named_rows(connection, ("project_id", "id"), wanted[start : start + _LOOKUP])
         query = (
             select(conversations)
-            .where(
-                tuple_(conversations.c.project_id, conversations.c.id).in_(wanted[start : start + _LOOKUP])
+            .join(
+                named,
+                (conversations.c.project_id == named.c.project_id) & (conversations.c.id == named.c.id),
             )
             .order_by(conversations.c.project_id, conversations.c.id)
-            .with_for_update()
+            .with_for_update(of=conversations)
         )
         for row in connection.execute(query):
             conversation = Held(row)
@@ -143,13 +145,11 @@ def named_by(held: dict[Key, Held], changes: Sequence[ConversationChange]) -> se
 def load_entities(connection: Connection, held: dict[Key, Held], wanted: set[EntityKey]) -> None:
     """Read these entities of conversations that are locked, where they are there."""
     ordered = sorted(wanted)
-    identity = tuple_(
-        conversation_entities.c.project_id,
-        conversation_entities.c.conversation_id,
-        conversation_entities.c.id,
-    )
+    identity = ("project_id", "conversation_id", "id")
     for start in range(0, len(ordered), _LOOKUP):
-        query = select(conversation_entities).where(identity.in_(ordered[start : start + _LOOKUP]))
+        named = columns.named_rows(connection, identity, ordered[start : start + _LOOKUP])
+        same = and_(*(conversation_entities.c[name] == named.c[name] for name in identity))
+        query = select(conversation_entities).join(named, same)
         for row in connection.execute(query):
             conversation = held[row.project_id, row.conversation_id]
             conversation.known[row.id] = entity_of(row)
