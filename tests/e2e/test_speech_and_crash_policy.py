@@ -31,7 +31,9 @@ from voicethere.wire.control_channel import SpeechEvent
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 T = TypeVar("T")
-BARISTA = (Path(__file__).parents[2] / "examples" / "barista_agent.py").read_bytes()
+EXAMPLES = Path(__file__).parents[2] / "examples"
+BARISTA = (EXAMPLES / "barista_agent.py").read_bytes()
+STORYTELLER = (EXAMPLES / "storyteller_agent.py").read_bytes()
 NEVER_IDLE = {"idle_timeout_enabled": False, "error_message": "Sorry, that was me."}
 PATIENCE = 30.0
 
@@ -160,6 +162,43 @@ async def test_a_caller_interrupts_the_barista(
         await caller.event("user_speech_final", "one latte please")
         await session.close()
     assert caller.errors == []
+
+
+@pytest.mark.alone
+async def test_a_caller_interrupts_a_story_that_is_still_being_written_and_hears_one_break_off(
+    platform: RunningPlatform, operator: Operator, voice: EspeakSynthesizer
+) -> None:
+    settings = {**NEVER_IDLE, "error_message": ""}
+    deployed = await operator.deploy(
+        STORYTELLER, name="storyteller", mode="voice+data", session_settings=settings
+    )
+    caller = Caller(voice)
+    async with caller.call(platform, deployed) as session:
+        await caller.event("agent_speaking_end", "Hello. Ask")
+        asked_at = time.monotonic()
+        await caller.say("tell me a story")
+        await caller.event("agent_speaking_start", "Once upon a time there was a telephone.")
+        await caller.event("agent_speaking_start", "It rang all day long")
+        assert caller.speaker.sound_seconds_since(asked_at) > 1.0
+        asked = len(caller.speech)
+        await caller.say("how are you")
+        await caller.event("barge_in")
+        await caller.event("agent_speaking_end", "I have read a good book.")
+        spoken = [event.text for event in caller.speech[asked:] if event.event == "agent_speaking_start"]
+        assert "I am well, thank you." in spoken
+        assert "That is the end of the story." not in spoken
+        await caller.event("agent_speaking_end", "And you?")
+        await caller.say("tell me a riddle")
+        error = await caller.error()
+        assert (error.code, error.recoverable) == ("AGENT_HANDLER_FAILED", False)
+        # Said before it broke off.
+        await caller.event("agent_speaking_start", "What has hands, but cannot clap?")
+        session_id = session.session_id
+        async with asyncio.timeout(PATIENCE):
+            await session.closed
+    (row,) = await stored(operator, deployed, session_id)
+    assert (row["code"], row["details"]["hook"]) == ("AGENT_HANDLER_FAILED", "speak")
+    assert 'raise ConnectionError("the model hung up' in row["stack_trace"]
 
 
 async def test_a_crashed_agent_is_started_again_and_the_caller_hears_why(

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from voicethere.cli.demo.phrases import CRASH_PHRASE, PHRASES
-from voicethere.roles.runner.agent_events import AgentError
+from voicethere.roles.runner.agent_events import AgentError, LogLine
 from voicethere.wire import ipc
 
 ROOT = Path(__file__).parents[3]
 ECHO = ROOT / "examples" / "echo_agent.py"
 BARISTA = ROOT / "examples" / "barista_agent.py"
+STORYTELLER = ROOT / "examples" / "storyteller_agent.py"
 DEMO = ROOT / "src" / "voicethere" / "cli" / "demo" / "demo_agent.py"
 
 
@@ -89,3 +90,26 @@ async def test_the_barista_serves_who_listens(start_agent):
     await agent.event(ipc.IdleTimeoutDone)
     await agent.end_session()
     assert agent.of(AgentError) == []
+
+
+async def test_the_storyteller_writes_word_by_word_stops_when_told_to_and_breaks_in_a_riddle(start_agent):
+    agent = await start_agent(STORYTELLER.read_text())
+    await agent.start_session()
+    await agent.said("Hello. Ask me for a story!")
+    agent.data('{"type": "chat", "text": "How are you?"}')
+    assert (await agent.event(ipc.SpeakEnd)).complete
+    pieces = [message.text for message in agent.of(ipc.SpeakText)]
+    assert len(pieces) > 5
+    assert "".join(pieces) == "I am well, thank you. I have read a good book. And you?"
+    agent.hear("tell me a story")
+    story = await agent.event(ipc.SpeakText, lambda message: "telephone" in message.text)
+    agent.child.send(ipc.SpeechDone(session_id="s1", speech_id=story.speech_id, interrupted=True))
+    line = await agent.event(LogLine, lambda line: (line.fields or {"words": 12})["words"] != 12)
+    assert (line.message, (line.fields or {})["words"] < 30) == ("stopped writing", True)
+    agent.hear("tell me a riddle")
+    failure = await agent.failure()
+    assert (failure.hook, failure.message) == (
+        "speak",
+        "ConnectionError: the model hung up in the middle of a sentence",
+    )
+    assert [end.complete for end in agent.of(ipc.SpeakEnd)] == [True, False, False]
