@@ -68,7 +68,7 @@ class HubView:
 
 
 class SharedHub:
-    """Gives what one hub hears to every view. Views are made before `start`.
+    """Gives what one hub hears to every view; one that is made after `start` hears what comes from then on.
 
     Example:
         >>> shared = SharedHub(await EmbeddedRelayHub.start(path))
@@ -104,7 +104,7 @@ class SharedHub:
 
     async def _pass_messages_on(self) -> None:
         async for heard in self._hub.messages():
-            for view in self._views:
+            for view in list(self._views):
                 await view.hear(heard)
 
     async def _pass_notices_on(self) -> None:

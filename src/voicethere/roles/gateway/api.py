@@ -13,7 +13,7 @@ from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, JSONBody, Parameter
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from voicethere.adapters.http.cors import CorsPolicy
 from voicethere.adapters.http.errors import HttpProblem, error_responses, not_found
@@ -45,7 +45,7 @@ PROMPT_BODY_LIMIT = 256 * 1024
 
 _CALLER = "voicethere_chat_caller"
 
-ConvId = Annotated[str | None, Parameter(query="conv_id", required=False)]
+ConvId = Annotated[str | None, QueryParameter(name="conv_id")]
 
 
 def chat_router(gateway: Gateway) -> Router:
