@@ -26,10 +26,11 @@ import statistics
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from immutables import Map
 
-from voicethere.chat import ChatStore, SemRegistry, actions
+from voicethere.chat import ChatStore, SemRegistry, actions, selectors
 from voicethere.core.chat import checks
 from voicethere.core.chat.entities import entity_of
 from voicethere.core.chat.entity_effects import apply_snapshot
@@ -89,74 +90,73 @@ class ChatCore:
 
     def __init__(self) -> None:
         self._stores: dict[int, ChatStore] = {}
-        self._conversations: dict[tuple[str, int], Iterator[str]] = {}
+        self._inputs: dict[tuple[str, int], Iterator[Any]] = {}
         self._texts = [frame(number) for number in range(FRAMES)]
-        self._turn = itertools.count()
         self._registry = SemRegistry()
-        self._contexts: dict[int, Iterator[SemContext]] = {}
 
     def floor(self, conversations: int, count: int) -> float:
         root: Map[str, int] = Map(dict.fromkeys(named(conversations), -1))
-        names = itertools.cycle(named(conversations))
-        return timed(count, lambda number: root.set(next(names), number))
+        names = itertools.islice(itertools.cycle(named(conversations)), count)
+        started = time.perf_counter()
+        for name in names:
+            root.set(name, 1)
+        return time.perf_counter() - started
 
     def push_error(self, conversations: int, count: int) -> float:
-        store, names, turn = self._store(conversations), self._names("errors", conversations), self._turn
+        store = self._store(conversations)
         dispatch, push_error = store.dispatch, actions.push_error
-
-        def step(number: int) -> None:
-            message = MESSAGES[next(turn) & 63]
-            dispatch(push_error(next(names), kind="http_error", stage="send", status=500, message=message))
-
-        return timed(count, step)
+        inputs = self._next("push_error", conversations, MESSAGES, count)
+        started = time.perf_counter()
+        for name, message in inputs:
+            dispatch(push_error(name, kind="http_error", stage="send", status=500, message=message))
+        seconds = time.perf_counter() - started
+        assert selectors.select_last_error(store.state, name) == message
+        return seconds
 
     def set_connection_status(self, conversations: int, count: int) -> float:
-        store, names = self._store(conversations), self._names("statuses", conversations)
-        statuses = itertools.cycle(("connecting", "connected", "closed"))
-        return timed(
-            count, lambda number: store.dispatch(actions.set_connection_status(next(names), next(statuses)))
-        )
+        dispatch, set_connection_status = self._store(conversations).dispatch, actions.set_connection_status
+        inputs = self._next("set_connection_status", conversations, ["connecting", "closed", "idle"], count)
+        started = time.perf_counter()
+        for name, status in inputs:
+            dispatch(set_connection_status(name, status))
+        return time.perf_counter() - started
 
     def frames(self, conversations: int, count: int) -> float:
-        store, names, texts, turn = (
-            self._store(conversations),
-            self._names("frames", conversations),
-            self._texts,
-            self._turn,
-        )
-
-        def step(number: int) -> None:
-            event = decode_frame(texts[next(turn) % FRAMES])
+        store = self._store(conversations)
+        dispatch = store.dispatch
+        inputs = self._next("frames", conversations, self._texts, count)
+        started = time.perf_counter()
+        for name, text in inputs:
+            event = decode_frame(text)
             assert event is not None
             data = event.data
             entity = checks.decoded_entity(entity_of(data.entity, whole_number(data.version)))
-            store.dispatch(UpsertEntity(next(names), entity))
-
-        return timed(count, step)
+            dispatch(UpsertEntity(name, entity))
+        seconds = time.perf_counter() - started
+        assert_applied(store, name, text)
+        return seconds
 
     def client_frames(self, conversations: int, count: int) -> float:
-        if conversations not in self._contexts:
-            store = self._store(conversations)
-            self._contexts[conversations] = itertools.cycle(
-                [SemContext(name, store) for name in named(conversations)]
-            )
-        contexts, apply, texts, turn = (
-            self._contexts[conversations],
-            self._registry.apply,
-            self._texts,
-            self._turn,
-        )
-
-        def step(number: int) -> None:
-            event = decode_frame(texts[next(turn) % FRAMES])
+        store, apply = self._store(conversations), self._registry.apply
+        if ("contexts", conversations) not in self._inputs:
+            contexts = [SemContext(name, store) for name in named(conversations)]
+            self._inputs["contexts", conversations] = itertools.cycle(contexts)
+        inputs = self._next("client_frames", conversations, self._texts, count)
+        started = time.perf_counter()
+        for (_, text), context in zip(inputs, self._inputs["contexts", conversations], strict=False):
+            event = decode_frame(text)
             assert event is not None
-            apply(next(contexts), event)
-
-        return timed(count, step)
+            apply(context, event)
+        seconds = time.perf_counter() - started
+        assert_applied(store, context.conv_id, text)
+        return seconds
 
     def read(self, conversations: int, count: int) -> float:
-        texts = self._texts
-        return timed(count, lambda number: decode_frame(texts[number % FRAMES]))
+        inputs = self._next("read", conversations, self._texts, count)
+        started = time.perf_counter()
+        for _, text in inputs:
+            decode_frame(text)
+        return time.perf_counter() - started
 
     def memory(self, conversations: int, messages: int) -> float:
         """Bytes for each conversation that is connected, idle, and has so many messages."""
@@ -180,18 +180,20 @@ class ChatCore:
                     store.dispatch(actions.push_error(name, kind="ws_error", stage="stream", message=message))
         return self._stores[conversations]
 
-    def _names(self, what: str, conversations: int) -> Iterator[str]:
+    def _next(self, what: str, conversations: int, values: list[str], count: int) -> Iterator[Any]:
+        # Each conversation in turn, with a value that differs from the one that it had before.
         key = (what, conversations)
-        if key not in self._conversations:
-            self._conversations[key] = itertools.cycle(named(conversations))
-        return self._conversations[key]
+        if key not in self._inputs:
+            self._inputs[key] = zip(
+                itertools.cycle(named(conversations)), itertools.cycle(values), strict=True
+            )
+        return itertools.islice(self._inputs[key], count)
 
 
-def timed(count: int, step: Callable[[int], object]) -> float:
-    started = time.perf_counter()
-    for number in range(count):
-        step(number)
-    return time.perf_counter() - started
+def assert_applied(store: ChatStore, conv_id: str, text: str) -> None:
+    entity = selectors.select_timeline_entity_by_id(store.state, conv_id, "message-1")
+    assert entity is not None
+    assert entity.props == json.loads(text)["event"]["data"]["entity"]["props"]
 
 
 def enough(measure: Callable[[int], float]) -> int:

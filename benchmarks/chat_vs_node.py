@@ -3,8 +3,8 @@
     python benchmarks/chat_vs_node.py [--rounds 9] [--json]
 
 Needs Node 20 or later and npm (Debian: `apt install nodejs npm`), and installs what the lock file in
-`chat_vs_node` says the first time. Takes a minute. Node runs its production build. Three forms of Redux do what
-our reducers do, with the same fields, history, normalization and window for duplicates:
+`chat_vs_node` says the first time. Takes a minute. Node runs its production build. Three forms of Redux do
+what our reducers do, with the same fields, history, normalization and window for duplicates:
 
 - `idiomatic`: `createSlice` with `prepare`, `configureStore`, as Redux Toolkit's documentation says.
 - `tuned`: that with immer's switches for speed (no freezing, its own array methods).

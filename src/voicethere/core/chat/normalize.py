@@ -56,15 +56,33 @@ class Normalizer:
         complete = self.completers.get(type(action))
         return action if complete is None else complete(action)
 
-    def _push_error(self, draft: PushErrorDraft) -> PushError:
-        return PushError(draft.conv_id, self._record(draft), self._duplicate_window_ms)
+    def _push_error(self, draft: ErrorDraft) -> PushError:
+        kind, status, recoverable, at = draft.kind, draft.status, draft.recoverable, draft.at
+        message = draft.message
+        if message is None or not (message := message.strip()):
+            message = default_message(kind, draft.stage)
+        elif len(message) > _MAX_MESSAGE_CHARS or not message.isprintable():
+            message = cut_end(sanitise(message), _MAX_MESSAGE_CHARS)
+        record = ChatErrorRecord(
+            draft.id or self._new_id(),
+            kind,
+            draft.stage,
+            message,
+            default_recoverable(kind, status) if recoverable is None else recoverable,
+            int(self._now() * 1000) if at is None else at,
+            None if draft.source is None else _label(draft.source),
+            None if draft.code is None else _label(draft.code),
+            status,
+            draft.details,
+        )
+        return PushError(draft.conv_id, record, self._duplicate_window_ms)
 
     def _push_error_again(self, action: PushError) -> PushError:
         # It was completed before, by a store that may have another window.
         return PushError(action.conv_id, action.error, self._duplicate_window_ms)
 
     def _set_error(self, draft: SetErrorDraft) -> SetError:
-        return SetError(draft.conv_id, self._record(draft))
+        return SetError(draft.conv_id, self._push_error(draft).error)
 
     def _mark_stream_start(self, action: MarkStreamStart) -> MarkStreamStart:
         return action if action.at_ms is not None else MarkStreamStart(action.conv_id, self._now_ms())
@@ -75,26 +93,6 @@ class Normalizer:
 
     def _consume_suggestions(self, action: ConsumeSuggestions) -> ConsumeSuggestions:
         return action if action.at is not None else replace(action, at=self._now_ms())
-
-    def _record(self, error: ErrorDraft) -> ChatErrorRecord:
-        kind, status, recoverable, at = error.kind, error.status, error.recoverable, error.at
-        message = error.message
-        if message is None or not (message := message.strip()):
-            message = default_message(kind, error.stage)
-        elif len(message) > _MAX_MESSAGE_CHARS or not message.isprintable():
-            message = cut_end(sanitise(message), _MAX_MESSAGE_CHARS)
-        return ChatErrorRecord(
-            error.id or self._new_id(),
-            kind,
-            error.stage,
-            message,
-            default_recoverable(kind, status) if recoverable is None else recoverable,
-            int(self._now() * 1000) if at is None else at,
-            None if error.source is None else _label(error.source),
-            None if error.code is None else _label(error.code),
-            status,
-            error.details,
-        )
 
     def _now_ms(self) -> int:
         return int(self._now() * 1000)

@@ -21,6 +21,7 @@ from voicethere.errors.bounds import DEFAULT_BOUNDS, fit_object
 
 _KINDS = {kind.value: kind for kind in ChatErrorKind}
 _STAGES = {stage.value: stage for stage in ChatErrorStage}
+_STATUSES = {status.value: status for status in ConnectionStatus}
 STREAM_ERROR_SOURCE = "set_stream_error"
 
 
@@ -48,7 +49,7 @@ class SetErrorDraft(ErrorDraft, frozen=True, gc=False):
     """The store makes a `SetError` of it."""
 
 
-class SetConnectionStatus(msgspec.Struct, frozen=True):
+class SetConnectionStatus(msgspec.Struct, frozen=True, gc=False):
     """The socket is in another state."""
 
     conv_id: str
@@ -145,7 +146,11 @@ def set_connection_status(conv_id: str, status: ConnectionStatus | str) -> SetCo
     Raises:
         ValueError: none of these.
     """
-    return SetConnectionStatus(_conv(conv_id), checks.choice(status, ConnectionStatus, "connection status"))
+    try:
+        known = _STATUSES[status]
+    except (KeyError, TypeError):
+        known = checks.choice(status, ConnectionStatus, "connection status")
+    return SetConnectionStatus(_conv(conv_id), known)
 
 
 def set_is_streaming(conv_id: str, is_streaming: bool) -> SetIsStreaming:

@@ -126,9 +126,12 @@ def _put(state: ChatState, conv_id: str, session: ConversationSession) -> ChatSt
 
 def _with(state: ChatState, conv_id: str, **fields: Any) -> ChatState:
     known = state.chat_session.get(conv_id)
-    if known is not None and all(getattr(known, name) == value for name, value in fields.items()):
-        return state
-    return _put(state, conv_id, replace(known or EMPTY_SESSION, **fields))
+    if known is None:
+        return _put(state, conv_id, replace(EMPTY_SESSION, **fields))
+    for name, value in fields.items():
+        if getattr(known, name) != value:
+            return _put(state, conv_id, replace(known, **fields))
+    return state
 
 
 def _without_error(state: ChatState, conv_id: str) -> ChatState:
