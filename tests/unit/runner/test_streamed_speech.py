@@ -1,15 +1,19 @@
-"""An agent that says what it is still writing: by voice and on a data channel, up to its end."""
+"""An agent that says what it is still writing: by voice, on a data channel and in a chat, up to its end."""
 
 from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from tests.unit.runner.hosted_call import HostedCall
+from tests.unit.runner.running_runner import AGENT, running_runner
 from voicethere.roles.runner.speaking import MAX_QUEUED_UTTERANCES
 from voicethere.testing.virtual_time import in_virtual_time
 from voicethere.wire import ipc
+from voicethere.wire.control_channel import EndReason
+from voicethere.wire.relay import ChatClosed, ChatMessage, ChatStreamEnd, ChatStreamStart, ChatStreamText
 from voicethere.wire.session_api import Mode
 from voicethere.wire.settings import AgentCrashPolicy, SessionSettings
 
@@ -190,6 +194,68 @@ class TestOnADataChannel:
             call.child.end_stream(number)
             await call.moment("session_close")
             assert said(call) == SENTENCES
+
+
+class TestInAChat:
+    @pytest.mark.states("sem-chat/gateway/speak")
+    @in_virtual_time
+    async def test_what_is_said_keeps_its_order_around_a_stream(self) -> None:
+        async with running_runner() as bench:
+            await bench.chat("s")
+            (child,) = bench.sandbox.children
+            before = child.speak("Before")
+            number = child.begin_stream()
+            for piece in ("One is here. T", "wo"):
+                child.write(number, piece)
+            child.end_stream(number)
+            child.speak("After")
+            await bench.gateway.until(lambda: len(bench.gateway.said("s")) >= 4)
+            said = [part for part in bench.gateway.said("s") if not isinstance(part, ChatStreamText)]
+            assert said == [
+                ChatMessage(speech_id="s-1", text="Before"),
+                ChatStreamStart(speech_id="s-2"),
+                ChatStreamEnd(speech_id="s-2", text="One is here. Two", complete=True),
+                ChatMessage(speech_id="s-3", text="After"),
+            ]
+            done = {message.speech_id: message.interrupted for message in child.of(ipc.SpeechDone)}
+            assert done == {before: False, number: False, number + 1: False}
+
+    @in_virtual_time
+    async def test_last_words_may_be_a_stream(self) -> None:
+        async with running_runner() as bench:
+            await bench.chat("s")
+            (child,) = bench.sandbox.children
+            number = child.begin_stream()
+            child.say(ipc.DisconnectClient(session_id="s"))
+            await asyncio.sleep(1)
+            child.write(number, "Good bye.")
+            child.end_stream(number)
+            await bench.gateway.until(lambda: bench.gateway.of("s", ChatClosed) != [])
+            assert bench.gateway.said("s")[-2:] == [
+                ChatStreamEnd(speech_id="s-1", text="Good bye.", complete=True),
+                ChatClosed(end_reason=EndReason.AGENT_DISCONNECTED),
+            ]
+
+    @in_virtual_time
+    async def test_the_stream_of_a_child_that_died_is_not_gone_on_with_by_the_next(self) -> None:
+        agent = msgspec.structs.replace(AGENT, agent_crash_policy=AgentCrashPolicy.RESTART_CHILD)
+        async with running_runner() as bench:
+            await bench.chat("s", agent=agent)
+            first = bench.sandbox.children[0]
+            number = first.begin_stream()
+            first.write(number, "One is")
+            await bench.gateway.until(lambda: bench.gateway.of("s", ChatStreamText) != [])
+            first.die()
+            await asyncio.sleep(2)
+            second = bench.sandbox.children[1]
+            assert second.begin_stream() == number
+            second.write(number, "Again.")
+            second.end_stream(number)
+            await bench.gateway.until(lambda: len(bench.gateway.of("s", ChatStreamEnd)) == 2)
+            assert bench.gateway.of("s", ChatStreamEnd) == [
+                ChatStreamEnd(speech_id="s-1", text="One is", complete=False),
+                ChatStreamEnd(speech_id="s-2", text="Again.", complete=True),
+            ]
 
 
 FAILURE = ipc.AgentError(session_id="s", hook="speak", message="RuntimeError: no more", stack="…")
