@@ -88,7 +88,13 @@ async def test_the_demo_shows_every_failure_from_all_three_sides(
     result: dict[str, Any] = json.loads(out)
     assert result["ok"] is True
     scenarios = {scenario["name"]: scenario for scenario in result["scenarios"]}
-    assert list(scenarios) == ["healthy_turn", "handler_raises", "child_killed", "text_turn_raises"]
+    assert list(scenarios) == [
+        "healthy_turn",
+        "handler_raises",
+        "child_killed",
+        "text_turn_raises",
+        "chat_turn_raises",
+    ]
 
     healthy = scenarios["healthy_turn"]
     assert healthy["spoken"] in PHRASES
@@ -122,7 +128,8 @@ async def test_the_demo_shows_every_failure_from_all_three_sides(
         assert set(scenario["timings_ms"]) >= {"fault_to_client", "fault_to_stored"}
 
     assert scenarios["handler_raises"]["heard"] == CRASH_PHRASE
-    for name in ("handler_raises", "text_turn_raises"):
+    _check_chat(scenarios["chat_turn_raises"])
+    for name in ("handler_raises", "text_turn_raises", "chat_turn_raises"):
         (row,) = scenarios[name]["stored"]
         assert "agent.py" in row["stack_trace"]
         assert "look_up_account" in row["stack_trace"]
@@ -134,3 +141,21 @@ async def test_the_demo_shows_every_failure_from_all_three_sides(
 
     assert orphans() == [], "the demo left a process"
     assert list(tmp_path.iterdir()) == [], "the demo left a folder"
+
+
+def _check_chat(scenario: dict[str, Any]) -> None:
+    assert scenario["mode"] == "chat"
+    (record,), (row,) = scenario["records"], scenario["stored"]
+    assert (record["kind"], record["stage"], record["code"]) == (
+        "runtime_error",
+        "stream",
+        "AGENT_HANDLER_FAILED",
+    )
+    assert record["recoverable"] is False
+    assert record["message"] == row["client_message"]
+    assert record["id"] == row["id"]
+    assert record["details"]["session_id"] == row["orchestrator_session_id"] == scenario["session_id"]
+    assert scenario["client_events"] == [record["details"]]
+    assert set(row) == ROW_FIELDS
+    assert row["code"] == "AGENT_HANDLER_FAILED"
+    assert set(scenario["timings_ms"]) >= {"fault_to_client", "fault_to_stored"}

@@ -52,6 +52,11 @@ class Distributed:
         return self._at(self.sessions[0])
 
     @property
+    def chat_gateway(self) -> RunningPlatform:
+        """The first of them, for chat clients."""
+        return self._at(self.gateways[0])
+
+    @property
     def service(self) -> Role:
         """The process of that session service."""
         return self.sessions[0]

@@ -17,11 +17,12 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.markup import escape
 
+from voicethere.cli.demo.chat_scenario import chat_turn_raises
 from voicethere.cli.demo.phrases import PHRASES
 from voicethere.cli.demo.report import TITLES, show
+from voicethere.cli.demo.results import ScenarioResult
 from voicethere.cli.demo.scenarios import (
     ERROR_MESSAGE,
-    ScenarioResult,
     Stage,
     child_killed,
     handler_raises,
@@ -62,9 +63,10 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     help="Files of this machine, or a Redis and a PostgreSQL started for this, with every role apart.",
 )
 def demo(as_json: bool, svg: Path | None, seed: int | None, engines: str) -> None:
-    """Four real sessions on a fresh platform, three of which fail out loud.
+    """Five real sessions on a fresh platform, four of which fail out loud.
 
-    Real speech over real WebRTC to an agent in a real sandbox. Exit status 1 when anything did not happen.
+    Real speech over real WebRTC, and a real chat, with agents in a real sandbox. Exit status 1 when anything
+    did not happen.
     """
     console = Console(stderr=as_json, record=svg is not None, width=_SVG_WIDTH if svg is not None else None)
     phrase = random.Random(seed).choice(PHRASES)  # noqa: S311 - a phrase to say
@@ -86,16 +88,24 @@ def demo(as_json: bool, svg: Path | None, seed: int | None, engines: str) -> Non
         sys.exit(1)
 
 
+class _Doors(msgspec.Struct, frozen=True):
+    """Where callers go, where chats go, and where the operator goes."""
+
+    calls: RunningPlatform
+    chats: RunningPlatform
+    control: RunningPlatform
+
+
 @contextlib.asynccontextmanager
-async def _platform(engines: str) -> AsyncIterator[tuple[RunningPlatform, RunningPlatform]]:
-    """A fresh one: where clients go, and where the operator goes."""
+async def _platform(engines: str) -> AsyncIterator[_Doors]:
+    """A fresh one."""
     if engines == "embedded":
         async with fresh_platform() as platform:
-            yield platform, platform
+            yield _Doors(platform, platform, platform)
         return
     try:
-        async with distributed_platform() as roles:
-            yield roles.session_service, roles.control_plane
+        async with distributed_platform(gateways=1) as roles:
+            yield _Doors(roles.session_service, roles.chat_gateway, roles.control_plane)
     except (PostgresMissing, RedisNotStarted, RoleFailed) as problem:
         raise PlatformFailed(str(problem)) from problem
 
@@ -119,18 +129,28 @@ async def _run(console: Console, phrase: str, engines: str) -> DemoResult:
     console.print("Starting a platform of its own …")
     voice = EspeakSynthesizer()
     try:
-        async with _platform(engines) as (platform, control), Operator(control) as operator:
-            progress(f"it serves at {platform.base_url}")
+        async with _platform(engines) as doors, Operator(doors.control) as operator:
+            progress(f"it serves at {doors.calls.base_url}")
             settings = {"error_message": ERROR_MESSAGE}
             bundle = resources.files("voicethere.cli.demo").joinpath("demo_agent.py").read_bytes()
             talking = await operator.deploy(bundle, name="demo", mode="voice", session_settings=settings)
             typing = await operator.deploy(bundle, name="demo-data", mode="data", session_settings=settings)
             progress("the demo's agent is uploaded, validated in the sandbox, promoted and deployed")
-            stage = Stage(base_url=platform.base_url, operator=operator, voice=voice, progress=progress)
+            stage = Stage(base_url=doors.calls.base_url, operator=operator, voice=voice, progress=progress)
             await play("healthy_turn", lambda: healthy_turn(stage, talking, phrase))
             await play("handler_raises", lambda: handler_raises(stage, talking))
             await play("child_killed", lambda: child_killed(stage, talking))
             await play("text_turn_raises", lambda: text_turn_raises(stage, typing))
+            await play(
+                "chat_turn_raises",
+                lambda: chat_turn_raises(
+                    gateway_url=doors.chats.base_url,
+                    operator=operator,
+                    deployed=typing,
+                    phrase=phrase,
+                    progress=progress,
+                ),
+            )
     except PlatformFailed as problem:
         problems.append(str(problem))
     finally:

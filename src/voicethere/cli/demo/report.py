@@ -12,13 +12,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from voicethere.cli.demo.scenarios import ScenarioResult, Timings
+from voicethere.cli.demo.results import ScenarioResult, Timings
 
 TITLES = {
     "healthy_turn": "a phrase is spoken, recognized and answered",
     "handler_raises": "the agent's handler raises",
     "child_killed": "the agent's process is killed",
     "text_turn_raises": "the handler raises on a chat message, no audio",
+    "chat_turn_raises": "the handler raises in a conversation over the chat gateway",
 }
 
 
@@ -69,6 +70,12 @@ def _panel(result: ScenarioResult) -> Panel:
             Text(f"{event.code}: “{event.message}” (recoverable: {str(event.recoverable).lower()})"),
         ),
     ]
+    if result.records is not UNSET:
+        record = result.records[0]
+        words = (
+            f"{record.kind} at stage {record.stage}, code {record.code}; a reload shows it in the timeline"
+        )
+        lines.append(("as a record", Text(words)))
     if result.crash_speech is not UNSET:
         heard = result.crash_speech
         lines.append(

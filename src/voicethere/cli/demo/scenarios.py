@@ -12,13 +12,14 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-import tenacity
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
+from voicethere.cli.demo.observing import expect, milliseconds, session_ended, since, stored_rows
 from voicethere.cli.demo.phrases import CRASH_PHRASE
+from voicethere.cli.demo.results import CrashSpeechHeard, ScenarioResult, Timings
 from voicethere.cli.ears import STEP_SECONDS, DidNotHappen, Ears
 from voicethere.client import (
     PcmQueue,
@@ -38,40 +39,6 @@ ERROR_MESSAGE = "Sorry, something went wrong. Please call again."
 CUSTOMER_CONTEXT = {"userId": "u_123", "tier": "pro"}
 
 Progress = Callable[[str], None]
-T = TypeVar("T")
-
-
-class CrashSpeechHeard(msgspec.Struct, frozen=True, kw_only=True):
-    """What arrived after the error. `rms` (0 to 1) is of all of it, `seconds` counts what was sound."""
-
-    text: str
-    rms: float
-    seconds: float
-
-
-class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """Milliseconds from the fault until …"""
-
-    fault_to_client: float
-    fault_to_audio: float | UnsetType = UNSET
-    fault_to_stored: float
-
-
-class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One scenario, as `voicethere demo --json` prints it."""
-
-    name: str
-    mode: str
-    session_id: str
-    project_id: str
-    ok: bool = True
-    spoken: str | UnsetType = UNSET
-    heard: str | UnsetType = UNSET
-    answer: str | UnsetType = UNSET
-    client_events: list[SessionErrorEnvelope] = []
-    crash_speech: CrashSpeechHeard | UnsetType = UNSET
-    stored: list[dict[str, Any]] = []
-    timings_ms: Timings | dict[str, float] = {}
 
 
 class Stage:
@@ -162,10 +129,10 @@ async def handler_raises(stage: Stage, deployed: Deployed) -> ScenarioResult:
     async def provoke(session: Session) -> float:
         stage.progress(f"saying “{CRASH_PHRASE}”")
         microphone.say(await stage.speech(CRASH_PHRASE))
-        return _since((await ears.until("the fault", lambda: ears.message("fault")))["at"])
+        return since((await ears.until("the fault", lambda: ears.message("fault")))["at"])
 
     failed = await _failing(stage, deployed, ears, provoke, microphone)
-    _expect(ears.message("error_hook_ran") is not None, "error_hook did not run")
+    expect(ears.message("error_hook_ran") is not None, "error_hook did not run")
     heard = ears.final()
     return _failure(
         "handler_raises", "voice", deployed, failed, "AGENT_HANDLER_FAILED", spoken=CRASH_PHRASE, heard=heard
@@ -195,10 +162,10 @@ async def text_turn_raises(stage: Stage, deployed: Deployed) -> ScenarioResult:
     async def provoke(session: Session) -> float:
         stage.progress(f"sending “{CRASH_PHRASE}”")
         session.send_chat(CRASH_PHRASE)
-        return _since((await ears.until("the fault", lambda: ears.message("fault")))["at"])
+        return since((await ears.until("the fault", lambda: ears.message("fault")))["at"])
 
     failed = await _failing(stage, deployed, ears, provoke, None)
-    _expect(ears.message("error_hook_ran") is not None, "error_hook did not run")
+    expect(ears.message("error_hook_ran") is not None, "error_hook did not run")
     return _failure("text_turn_raises", "data", deployed, failed, "AGENT_HANDLER_FAILED")
 
 
@@ -225,7 +192,7 @@ async def _failing(
         fault = await provoke(session)
         told_at, error = await ears.until("the client's session_error", lambda: next(iter(ears.errors), None))
         stage.progress(f"the client got {error.code}")
-        storing = asyncio.create_task(_stored(stage.operator, deployed.project_id, session.session_id))
+        storing = asyncio.create_task(stored_rows(stage.operator, deployed.project_id, session.session_id))
         try:
             crash_speech, audible_at = (
                 (None, None) if microphone is None else await _crash_speech(ears, told_at)
@@ -238,16 +205,16 @@ async def _failing(
         finally:
             storing.cancel()
         session_id = session.session_id
-    await _ended(stage.operator, deployed.project_id, session_id)
+    await session_ended(stage.operator, deployed.project_id, session_id)
     return _Failed(
         session_id=session_id,
         events=[envelope for _, envelope in ears.errors],
         crash_speech=crash_speech,
         stored=stored,
         timings=Timings(
-            fault_to_client=_ms(told_at - fault),
-            fault_to_audio=UNSET if audible_at is None else _ms(audible_at - fault),
-            fault_to_stored=_ms(stored_at - fault),
+            fault_to_client=milliseconds(told_at - fault),
+            fault_to_audio=UNSET if audible_at is None else milliseconds(audible_at - fault),
+            fault_to_stored=milliseconds(stored_at - fault),
         ),
     )
 
@@ -264,18 +231,18 @@ def _failure(
 ) -> ScenarioResult:
     """The result, after a look at whether everything that must hold does."""
     codes = [event.code for event in failed.events]
-    _expect(codes == [code], f"the client got {codes}, not exactly one {code}")
+    expect(codes == [code], f"the client got {codes}, not exactly one {code}")
     event = failed.events[0]
-    _expect(event.recoverable is False, "the error that ended the session calls itself recoverable")
-    _expect(event.message == ERROR_MESSAGE, f"the client was told {event.message!r}")
-    _expect(event.customer_context == CUSTOMER_CONTEXT, "the envelope lacks the customer's context")
+    expect(event.recoverable is False, "the error that ended the session calls itself recoverable")
+    expect(event.message == ERROR_MESSAGE, f"the client was told {event.message!r}")
+    expect(event.customer_context == CUSTOMER_CONTEXT, "the envelope lacks the customer's context")
     rows = [row["code"] for row in failed.stored]
-    _expect(rows == [code], f"the stored rows are {rows}, not exactly one {code}")
-    _expect(failed.stored[0]["customer_context"] == CUSTOMER_CONTEXT, "the row lacks the customer's context")
+    expect(rows == [code], f"the stored rows are {rows}, not exactly one {code}")
+    expect(failed.stored[0]["customer_context"] == CUSTOMER_CONTEXT, "the row lacks the customer's context")
     everything = msgspec.json.encode([failed.events, failed.stored]).decode()
-    _expect("vth_demo_" not in everything, "a secret is in the envelope or in the row")
+    expect("vth_demo_" not in everything, "a secret is in the envelope or in the row")
     if mode == "voice":
-        _expect(failed.crash_speech is not None, "the crash message was not heard")
+        expect(failed.crash_speech is not None, "the crash message was not heard")
     return ScenarioResult(
         name=name,
         mode=mode,
@@ -320,53 +287,5 @@ async def _listen_out(ears: Ears, since: float) -> tuple[float, float] | None:
     return round(ears.sound.rms_since(since), 4), round(before, 2)
 
 
-async def _stored(operator: Operator, project_id: str, session_id: str) -> tuple[list[dict[str, Any]], float]:
-    """The session's rows as soon as the API shows any, and when that was."""
-    rows = await _asked_until(
-        "a stored error in the API", lambda: operator.errors(project_id, session_id), lambda rows: bool(rows)
-    )
-    return rows, time.monotonic()
-
-
-async def _ended(operator: Operator, project_id: str, session_id: str) -> None:
-    row = await _asked_until(
-        "the session's end in the API",
-        lambda: operator.session(project_id, session_id),
-        lambda row: row["status"] != "active",
-    )
-    _expect(row["status"] == "failed", f"the session is recorded as {row['status']}, not as failed")
-
-
-async def _asked_until(what: str, ask: Callable[[], Awaitable[T]], good: Callable[[T], bool]) -> T:
-    """Ask again every few milliseconds until the answer is good."""
-    asking = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_result(lambda answer: not good(answer)),
-        wait=tenacity.wait_fixed(0.005),
-        stop=tenacity.stop_after_delay(STEP_SECONDS),
-    )
-
-    async def once() -> T:
-        return await ask()
-
-    try:
-        return await asking(once)
-    except tenacity.RetryError:
-        raise DidNotHappen(f"{what} did not appear within {STEP_SECONDS:g} s") from None
-
-
 def _speech(ears: Ears, kind: SpeechEventType) -> SpeechEvent | None:
     return next((event for event in ears.speech if event.event is kind), None)
-
-
-def _since(epoch: float) -> float:
-    """A moment of the agent's wall clock on this process's monotonic clock: both are of one machine."""
-    return time.monotonic() - (time.time() - epoch)
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 1)
-
-
-def _expect(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise DidNotHappen(otherwise)
