@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import httpx
 import msgspec
@@ -17,9 +18,9 @@ from voicethere.core.chat.errors import ChatErrorStage
 from voicethere.errors.bounds import DEFAULT_BOUNDS, cut_end, sanitise
 from voicethere.wire.sem import SnapshotReading, UndecodableSem, decode_snapshot
 
-_MAX_ERROR_BODY_BYTES = 16 * 1024
+_MAX_TEXT_BYTES = 16 * 1024
 _MAX_LOCATION_CHARS = 500
-_ERROR_TEXT_SECONDS = 2.0
+_TEXT_SECONDS = 2.0
 
 
 class ChatHttpError(Exception):
@@ -64,7 +65,6 @@ async def submit_prompt(
         content=msgspec.json.encode(fields),
         headers={**(headers or {}), "content-type": "application/json", "accept-encoding": "identity"},
     )
-    # The body of an answer that says yes is of no interest.
     await _ask(client, request, ChatErrorStage.SEND, "chat request", timeout, max_bytes=0)
 
 
@@ -106,13 +106,23 @@ async def _ask(
     max_bytes: int,
 ) -> bytes:
     url = str(request.url)
+    text_timeout = min(timeout / 2, _TEXT_SECONDS)
+    handshake = _Handshake()
+    request.extensions["trace"] = handshake
     try:
         async with asyncio.timeout(timeout):
-            response = await client.send(request, stream=True, follow_redirects=False)
+            try:
+                response = await client.send(request, stream=True, follow_redirects=False)
+            finally:
+                await handshake.close_unfinished()
             try:
                 if not response.is_success:
-                    raise await _refusal(response, stage, name, url, min(timeout / 2, _ERROR_TEXT_SECONDS))
-                return await _body(response, max_bytes) if max_bytes else b""
+                    raise await _refusal(response, stage, name, url, text_timeout)
+                if max_bytes:
+                    return await _body(response, max_bytes)
+                # Read to its end, where it has one soon: the connection can then be used again.
+                await _text(response, text_timeout)
+                return b""
             finally:
                 await response.aclose()
     except ChatHttpError:
@@ -130,6 +140,28 @@ async def _ask(
 
 class _TooMuch(Exception):
     pass
+
+
+class _Handshake:
+    """Watches a request's TLS handshake: httpcore 1.0 forgets what is cancelled there, and it stays open."""
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+        self._unfinished = False
+
+    async def __call__(self, event: str, info: dict[str, Any]) -> None:
+        match event:
+            case "connection.connect_tcp.complete":
+                self._stream = info["return_value"]
+            case "connection.start_tls.started":
+                self._unfinished = True
+            case "connection.start_tls.complete":
+                self._unfinished = False
+
+    async def close_unfinished(self) -> None:
+        """Close the connection, where its handshake did not come to an end."""
+        if self._unfinished:
+            await self._stream.aclose()
 
 
 async def _body(response: httpx.Response, max_bytes: int) -> bytes:
@@ -157,14 +189,14 @@ async def _refusal(
             "use the gateway's own address as base URL"
         )
     else:
-        words = await _error_text(response, text_timeout) or f"{name} failed ({status})"
+        words = await _text(response, text_timeout) or f"{name} failed ({status})"
     code = response.headers.get("x-error-code")
     return ChatHttpError(
         cut_end(words, DEFAULT_BOUNDS.message_chars), status=status, stage=stage, url=url, code=code
     )
 
 
-async def _error_text(response: httpx.Response, timeout: float) -> str:
+async def _text(response: httpx.Response, timeout: float) -> str:
     # The text must not cost the status: what of it is too long, too slow, cut off or encoded is left out.
     body = bytearray()
     if response.headers.get("content-encoding", "identity") != "identity":
@@ -173,11 +205,11 @@ async def _error_text(response: httpx.Response, timeout: float) -> str:
         async with asyncio.timeout(timeout):
             async for part in response.aiter_raw():
                 body += part
-                if len(body) >= _MAX_ERROR_BODY_BYTES:
+                if len(body) >= _MAX_TEXT_BYTES:
                     break
     except (httpx.HTTPError, TimeoutError):
         return ""
-    text = bytes(body[:_MAX_ERROR_BODY_BYTES]).decode("utf-8", "replace")
+    text = bytes(body[:_MAX_TEXT_BYTES]).decode("utf-8", "replace")
     return sanitise(text).strip()
 
 
