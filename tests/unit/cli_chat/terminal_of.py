@@ -114,19 +114,25 @@ def screen_lines(app: App[Any]) -> list[str]:
 
 @asynccontextmanager
 async def terminal(
-    tmp_path: Path, *, size: tuple[int, int] = (80, 24), no_color: bool = False
+    tmp_path: Path,
+    *,
+    size: tuple[int, int] = (80, 24),
+    no_color: bool = False,
+    opened: asyncio.Event | None = None,
 ) -> AsyncIterator[Terminal]:
-    """A client of `size` columns and rows, its conversation open and connected."""
+    """A client of `size` columns and rows, its conversation connected, and open (once `opened` is set)."""
     store, log = ChatStore(duplicate_window_ms=0), EventLog()
     talk = NotingTalk(store)
 
     @asynccontextmanager
     async def opening() -> AsyncIterator[NotingTalk]:
+        if opened is not None:
+            await opened.wait()
         yield talk
 
     app = ChatApp(store, log, CONV, opening(), export_folder=tmp_path, no_color=no_color)
     async with app.run_test(size=size) as pilot:
-        opened = Terminal(app, pilot, store, log, talk)
-        await opened.drawn()
-        await opened.dispatch(actions.set_connection_status(CONV, "connected"))
-        yield opened
+        shown = Terminal(app, pilot, store, log, talk)
+        await shown.drawn()
+        await shown.dispatch(actions.set_connection_status(CONV, "connected"))
+        yield shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -314,13 +315,19 @@ async def test_the_help_names_every_key_and_goes_away(tmp_path: Path) -> None:
         assert "● connected" in shown.lines[0]
 
 
-async def test_before_the_conversation_is_open_nothing_is_lost(tmp_path: Path) -> None:
-    async with terminal(tmp_path) as shown:
-        shown.app.screen._talk = None  # as before it was opened
+async def test_what_is_written_before_the_conversation_is_open_goes_out_then(tmp_path: Path) -> None:
+    opened = asyncio.Event()
+    async with terminal(tmp_path, opened=opened) as shown:
+        await shown.press("ctrl+r", "ctrl+l", "ctrl+o")
+        assert shown.said == ["Not connected yet: one moment."] * 3
         await shown.write("early")
         await shown.press("enter")
-        assert shown.said == ["Not connected yet: one moment."]
-        assert shown.app.screen.query_one(TextArea).text == "early"
+        await shown.write("then")
+        await shown.press("enter")
+        assert shown.said[-1] == "Your message goes out as soon as the conversation is open."
+        assert shown.talk.asked == []
+        opened.set()
+        await shown.until(lambda: shown.talk.asked == ["send early", "send then"])
 
 
 async def test_without_colours_what_is_selected_is_underlined(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ class ConversationScreen(Screen[None]):
         self._conv_id = conv_id
         self._export_folder = export_folder
         self._talk: Talk | None = None
+        self._open = asyncio.Event()
         self._drawn: ChatState | None = None
         self._drawing = False
         self._sending = asyncio.Lock()
@@ -84,23 +85,23 @@ class ConversationScreen(Screen[None]):
     def opened(self, talk: Talk) -> None:
         """The conversation can be talked to from now on."""
         self._talk = talk
+        self._open.set()
         self._changed()
 
     def say(self, text: str) -> None:
-        """Send a prompt, behind those that are on their way. The conversation must have been opened."""
-        talk = self._talk
-        assert talk is not None
+        """Send a prompt, behind those that are on their way; once the conversation is open."""
+        if self._talk is None:
+            self._say("Your message goes out as soon as the conversation is open.")
         self.query_one(Transcript).follow()
-        self._run(lambda: self._send(talk, text))
+        self._run(lambda: self._send(text))
 
     # What the keys do
 
     def on_prompt_box_submitted(self, event: PromptBox.Submitted) -> None:
-        """Send what was written; without a conversation yet it stays where it is."""
-        if self._opened() is not None:
-            self._consume_suggestion(event.text)
-            self.query_one(PromptBox).taken()
-            self.say(event.text)
+        """Send what was written."""
+        self._consume_suggestion(event.text)
+        self.query_one(PromptBox).taken()
+        self.say(event.text)
 
     def action_retry(self) -> None:
         """Try again what failed."""
@@ -155,10 +156,12 @@ class ConversationScreen(Screen[None]):
         else:
             transcript.scroll_page_down(animate=False)
 
-    async def _send(self, talk: Talk, text: str) -> None:
+    async def _send(self, text: str) -> None:
         async with self._sending:  # in the order in which they were written
+            await self._open.wait()
+            assert self._talk is not None
             try:
-                await talk.send(text)
+                await self._talk.send(text)
             except ChatHttpError as refused:
                 box = self.query_one(PromptBox)
                 again = refused.status is None or refused.status == 429 or refused.status >= 500

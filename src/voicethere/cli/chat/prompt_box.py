@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
 
 from textual import events
-from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
 
@@ -19,11 +17,6 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 class PromptBox(TextArea):
     """A text area that grows with what is in it."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(keys.SEND.binding, "submit", keys.SEND.short, show=False, priority=True),
-        Binding(keys.NEW_LINE.binding, "new_line", keys.NEW_LINE.short, show=False, priority=True),
-    ]
 
     class Submitted(Message):
         """The user wants this sent."""
@@ -40,10 +33,19 @@ class PromptBox(TextArea):
             highlight_cursor_line=False,
             placeholder="Write a message …",
         )
+        self.cursor_blink = False  # a redraw twice a second is a lot for a slow line
         self._sent: list[str] = []
         self._recalled = 0  # how many back from the newest; 0 while writing
 
-    def action_submit(self) -> None:
+    async def _on_key(self, event: events.Key) -> None:
+        # Not as bindings with priority: those run ahead of the characters that were typed just before.
+        what = {keys.SEND.binding: self.submit, keys.NEW_LINE.binding: self.new_line}.get(event.key)
+        if what is not None:
+            event.stop()
+            event.prevent_default()  # the text area's own handler is called next
+            what()
+
+    def submit(self) -> None:
         """Ask for what is written to be sent, if there is anything."""
         text = self.text.strip()
         if not text:
@@ -69,7 +71,7 @@ class PromptBox(TextArea):
         self.text = text
         self.move_cursor(self.document.end)
 
-    def action_new_line(self) -> None:
+    def new_line(self) -> None:
         """A line break at the cursor."""
         self.insert("\n")
 
