@@ -89,10 +89,7 @@ class Connection:
         self._phase(LifecyclePhase.CONNECT_BEGIN, profile=self._target.profile)
         self._status(ConnectionStatus.CONNECTING)
         try:
-            try:
-                headers = await self._wiring.gateway.headers()
-            except Exception as error:
-                return self._not_connected(error)
+            headers = await self._wiring.gateway.headers()
             hydration = asyncio.create_task(self._hydrate(headers), name=f"hydrate-{self._conv_id}")
             try:
                 end = await self._read(headers)
@@ -101,6 +98,8 @@ class Connection:
                 hydration.cancel()
                 await asyncio.wait([hydration])
             return end
+        except Exception as error:
+            return self._not_connected(error)
         finally:
             self._finish_hydration()
 

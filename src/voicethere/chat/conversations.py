@@ -157,13 +157,12 @@ class ConversationManager:
         used.keep()
         used.users += 1
         if used.link is None or used.link.is_over or used.link.target != target:
-            link = self._connect_anew(used, target)
+            self._connect_anew(used, target)
         else:
-            link = used.link
-            link.note_reuse()
-            link.wake()
+            used.link.note_reuse()
+            used.link.wake()
         try:
-            await link.settled()
+            await used.settled()
         except BaseException:
             self._leave(conv_id)
             raise
@@ -179,7 +178,8 @@ class ConversationManager:
         if used is None or not used.users:
             raise RuntimeError(f"the conversation {conv_id!r} is not connected: connect it first")
         target = self._default if used.link is None else used.link.target
-        await self._connect_anew(used, target).settled()
+        self._connect_anew(used, target)
+        await used.settled()
 
     async def send(self, conv_id: str, prompt: str, *, window_id: str | None = None) -> None:
         """Submit the user's prompt; return once the gateway has accepted it. No socket is needed for it.
@@ -275,10 +275,9 @@ class ConversationManager:
             ) from error
         await self._gateway.submit(conv_id, prompt, target, headers)
 
-    def _connect_anew(self, used: _Used, target: Target) -> Link:
+    def _connect_anew(self, used: _Used, target: Target) -> None:
         self._let_go(used)
         used.link = Link(self._wiring, used.context, target, self._reconnect)
-        return used.link
 
     def _leave(self, conv_id: str) -> None:
         used = self._used.get(conv_id)
@@ -325,6 +324,13 @@ class _Used:
         self.users = 0
         self.link: Link | None = None
         self.grace: asyncio.Task[None] | None = None
+
+    async def settled(self) -> None:
+        """Wait until its link is settled: the newest, where another takes over meanwhile."""
+        waited: Link | None = None
+        while self.link is not None and self.link is not waited:
+            waited = self.link
+            await waited.settled()
 
     def keep(self) -> None:
         """The grace, where there is one, is over without consequence."""

@@ -217,10 +217,11 @@ async def test_a_late_callback_of_an_abandoned_connection_changes_nothing() -> N
         await chat.server.until(lambda: "/api/timeline" in chat.server.paths())
         # The first connection waits for both answers when the second takes over.
         second = asyncio.create_task(chat.manager.connect(CONV, profile="b"))
-        await first
+        await chat.server.until(lambda: chat.server.paths().count("/ws") == 2)
+        assert not first.done()
         opening.set()
         snapshot.set()
-        await second
+        await asyncio.gather(first, second)
         assert chat.seen.count("ws.open") == chat.seen.count("hydrate.snapshot.applied") == 1
         assert (chat.status, chat.errors) == ("connected", ())
         assert chat.seen[-1] == "hydrate.complete"

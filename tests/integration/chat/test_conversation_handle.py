@@ -31,11 +31,8 @@ async def test_it_sends_and_shows_what_comes() -> None:
         assert not conversation.is_awaiting_reply
         assert (conversation.current_error, conversation.error_history) == (None, ())
         assert conversation.last_prompt == "hello"
-        assert (conversation.model_name, conversation.turn_stats, conversation.suggestions) == (
-            None,
-            None,
-            (),
-        )
+        assert (conversation.model_name, conversation.turn_stats) == (None, None)
+        assert conversation.suggestions == ()
 
 
 async def test_changes_gives_the_newest_state_and_ends_with_the_conversation() -> None:
