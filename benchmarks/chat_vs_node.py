@@ -137,6 +137,10 @@ def measure(rounds: int) -> dict[str, Any]:
         frames.write_text("".join(frame(number) + "\n" for number in range(FRAMES)))
         nodes = {form: stack.enter_context(node_process(form, frames)) for form in FORMS}
         sides: dict[str, Side] = {"ours": ours, **{form: node.round for form, node in nodes.items()}}
+        growing: dict[str, Side] = {
+            "at 1": lambda what, _, count: ours(what, CONVERSATIONS[0], count),
+            "at 10,000": lambda what, _, count: ours(what, CONVERSATIONS[-1], count),
+        }
         memory = {
             str(messages): {
                 "ours": round(core.memory(IDLE, messages)),
@@ -146,6 +150,7 @@ def measure(rounds: int) -> dict[str, Any]:
         }
         return {
             "push_error": {str(n): in_turns(sides, "push_error", n, rounds) for n in CONVERSATIONS},
+            "push_error_as_they_grow": {"-": in_turns(growing, "push_error", 0, rounds)},
             "frames": {str(n): in_turns(sides, "frames", n, rounds) for n in CONVERSATIONS},
             "frames_as_client": {
                 "50": in_turns({"ours": as_client, **{k: sides[k] for k in FORMS}}, "frames", 50, rounds)
@@ -158,13 +163,13 @@ def measure(rounds: int) -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     print(f"Node {found['node']}, Python {found['python']}")
     print(f"load before: {found['load']}; after: {found['load_after']}")
-    for what in ("push_error", "frames", "frames_as_client", "read"):
+    for what in ("push_error", "push_error_as_they_grow", "frames", "frames_as_client", "read"):
         print(f"\n{what}, per second")
         for conversations, row in found[what].items():
             rates = "  ".join(f"{name} {rate:>9,}" for name, rate in row["per_second"].items())
             ratios = "  ".join(f"{name} {ratio:g}x" for name, ratio in row["ratios"].items())
             print(f"  {conversations:>6} conversations: {rates}   | {ratios}")
-    print(f"\npush_error at 10,000 conversations: {found['slower_at_10000']} times slower than at 1")
+    print()
     for messages, row in found["memory_bytes"].items():
         ours, node = f"{row['ours']:,}", f"{row['node']:,}"
         print(f"an idle conversation with {messages} messages: {ours} bytes, in Node {node}")
@@ -182,8 +187,6 @@ def main() -> None:
     install()
     found = {"node": node, "python": sys.version.split()[0], "load": load(), **measure(arguments.rounds)}
     found["load_after"] = load()
-    actions = {n: row["per_second"]["ours"] for n, row in found["push_error"].items()}
-    found["slower_at_10000"] = round(actions["1"] / actions["10000"], 2)
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:
