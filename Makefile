@@ -47,6 +47,7 @@ schema: $(READY)  ## Write the JSON Schema of every boundary to build/schema
 	@$(BIN)/voicethere schema --out build/schema
 
 pictures: $(READY)  ## Make the pictures of the README and the docs again
+	@$(BIN)/python -m tools.chat_pictures docs/images
 	@$(BIN)/voicethere demo --svg docs/images/demo.svg
 
 bench: $(READY)  ## Run every benchmark, each with its floor

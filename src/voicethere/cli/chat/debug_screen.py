@@ -24,7 +24,7 @@ from voicethere.cli.chat.reading_screen import ReadingScreen
 from voicethere.cli.chat.shown import shown_json_lines, shown_line
 from voicethere.cli.failure import Failure
 
-_MOST_FAMILIES = 9  # one digit each
+_DIGITS = keys.FAMILIES.binding.split(",")
 _DRAW_SECONDS = 0.1
 
 
@@ -38,7 +38,7 @@ class DebugScreen(Screen[None]):
         Binding(keys.EXPORT_YAML.binding, "export('yaml')", keys.EXPORT_YAML.short, show=False),
         Binding(keys.ALL_FAMILIES.binding, "all_families", keys.ALL_FAMILIES.short, show=False),
         Binding(keys.FORGET.binding, "forget", keys.FORGET.short, show=False),
-        *(Binding(str(n), f"family({n})", "family", show=False) for n in range(1, _MOST_FAMILIES + 1)),
+        *(Binding(digit, f"family({digit})", "family", show=False) for digit in _DIGITS),
     ]
 
     def __init__(self, log: EventLog, conv_id: str, export_folder: Path) -> None:
@@ -62,6 +62,7 @@ class DebugScreen(Screen[None]):
                 keys.BACK,
                 keys.OPEN,
                 keys.PAUSE,
+                keys.FAMILIES,
                 keys.EXPORT_TEXT,
                 keys.EXPORT_YAML,
                 keys.ALL_FAMILIES,
@@ -156,7 +157,7 @@ class DebugScreen(Screen[None]):
         signs = [
             f"{number}\N{NO-BREAK SPACE}{'□' if family in self._hidden else '■'}\N{NO-BREAK SPACE}"
             f"{shown_line(family, 20)}"
-            for number, family in enumerate(self._families[:_MOST_FAMILIES], 1)
+            for number, family in enumerate(self._families[: len(_DIGITS)], 1)
         ]
         self.query_one("#families", Static).update(Content("  ".join(signs) or "Nothing happened yet."))
 
@@ -182,7 +183,7 @@ class DebugScreen(Screen[None]):
             lines.highlighted = later[0] if later else len(self._listed) - 1
 
     def _line(self, entry: EventLogEntry) -> Content:
-        width = max(20, self.app.size.width - 3)
+        width = max(20, self.app.size.width - 4)
         return Content.assemble(
             (f"{clock_time(entry.at_ms)} ", "dim"),
             (shown_line(entry.type, 40), "bold"),
