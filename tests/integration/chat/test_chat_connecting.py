@@ -22,7 +22,13 @@ WITHOUT_TROUBLE = [
 ]
 
 
-@pytest.mark.states("sem-chat/get-ws", "sem-chat/get-timeline", "chat-state/connection/statuses")
+@pytest.mark.states(
+    "sem-chat/get-ws",
+    "sem-chat/get-timeline",
+    "chat-state/connection/statuses",
+    "sem-chat/phases/hydrate.snapshot.applied",
+    "chat-state/manager/connect",
+)
 async def test_connecting_opens_the_socket_and_takes_the_snapshot() -> None:
     """sem-chat: "GET {base}/api/timeline … returns the snapshot"."""
     async with rig() as chat:
@@ -36,7 +42,16 @@ async def test_connecting_opens_the_socket_and_takes_the_snapshot() -> None:
         await chat.until(lambda: chat.texts == ["Hi.", "And more."])
 
 
-@pytest.mark.states("sem-chat/phases")
+@pytest.mark.states(
+    "sem-chat/phases/connect.begin",
+    "sem-chat/phases/ws.open",
+    "sem-chat/phases/hydrate.start",
+    "sem-chat/phases/hydrate.complete",
+    "sem-chat/phases/replay.begin",
+    "sem-chat/phases/replay.complete",
+    "sem-chat/phases/ws.close",
+    "sem-chat/phases/disconnect",
+)
 async def test_phases_of_a_conversation_without_trouble() -> None:
     """sem-chat: "Lifecycle phases … `disconnect` (always last)"."""
     async with rig() as chat:
@@ -62,7 +77,7 @@ async def test_the_snapshot_is_not_fetched_before_the_socket_has_opened() -> Non
         assert chat.server.paths() == ["/ws", "/api/timeline"]
 
 
-@pytest.mark.states("sem-chat/connect/socket-first")
+@pytest.mark.states("sem-chat/connect/wait-over")
 async def test_the_snapshot_is_fetched_without_a_socket_when_the_wait_is_over() -> None:
     """sem-chat: "… failed or 1.5 s have passed"."""
     async with rig() as chat:
@@ -76,7 +91,7 @@ async def test_the_snapshot_is_fetched_without_a_socket_when_the_wait_is_over() 
         await chat.until(lambda: chat.status == "connected")
 
 
-@pytest.mark.states("sem-chat/connect/socket-first")
+@pytest.mark.states("sem-chat/connect/socket-failed")
 async def test_the_snapshot_is_fetched_at_once_when_the_socket_has_failed() -> None:
     """sem-chat: "once the socket has opened, failed or …"."""
     async with rig() as chat:
@@ -87,7 +102,13 @@ async def test_the_snapshot_is_fetched_at_once_when_the_socket_has_failed() -> N
         assert chat.kinds == ["ws_error/stream"]
 
 
-@pytest.mark.states("sem-chat/connect/buffer")
+@pytest.mark.states(
+    "sem-chat/connect/buffer",
+    "sem-chat/connect/replay-order",
+    "sem-chat/connect/replay-once",
+    "sem-chat/phases/frame.buffered",
+    "sem-chat/event/registered",
+)
 async def test_frames_before_the_snapshot_are_replayed_by_seq_each_once() -> None:
     """sem-chat: "frames … before the snapshot is applied are buffered, then replayed in `seq` order"."""
     seen: list[str] = []
@@ -140,7 +161,12 @@ async def test_a_buffer_that_is_full_holds_the_socket_up_and_loses_nothing() -> 
         assert chat.seen.count("frame.buffered") == 3
 
 
-@pytest.mark.states("sem-chat/connect/hydration-fails", "sem-chat/get-timeline-failure")
+@pytest.mark.states(
+    "sem-chat/connect/failed-hydration-replay",
+    "sem-chat/connect/failed-hydration-conversation",
+    "sem-chat/get-timeline/fallback",
+    "sem-chat/phases/hydrate.fetch.failed",
+)
 async def test_a_failed_snapshot_stops_neither_the_replay_nor_the_conversation() -> None:
     """sem-chat: "Hydration that fails does not stop the replay, nor the conversation"."""
     async with rig() as chat:
@@ -173,7 +199,7 @@ async def test_a_failed_snapshot_stops_neither_the_replay_nor_the_conversation()
         assert chat.status == "connected"
 
 
-@pytest.mark.states("sem-chat/connect/reuse")
+@pytest.mark.states("sem-chat/connect/reuse", "sem-chat/phases/connect.reuse")
 async def test_a_second_connect_reuses_the_live_socket() -> None:
     """sem-chat: "A second connect for the same conversation and profile reuses the live socket"."""
     async with rig() as chat:
@@ -254,7 +280,9 @@ async def test_an_https_base_uses_wss(tmp_path: Path) -> None:
         assert chat.errors == ()
 
 
-@pytest.mark.states("sem-chat/base", "sem-chat/post-chat")
+@pytest.mark.states(
+    "sem-chat/base", "sem-chat/post-chat/profile-registry", "sem-chat/get-ws/profile-registry"
+)
 async def test_prefix_profile_registry_and_headers_go_with_every_request() -> None:
     """sem-chat: "Paths are relative to a base prefix that clients can configure"."""
     async with rig(
@@ -296,6 +324,7 @@ async def test_entities_that_are_sent_again_without_seq_are_merged() -> None:
         await chat.until(lambda: chat.texts == ["Hi."])
 
 
+@pytest.mark.states("sem-chat/text/lost-socket")
 async def test_streams_of_a_snapshot_that_came_without_a_socket_do_not_run_on() -> None:
     async with rig() as chat:
         chat.server.upsert(CONV, "m1", "message", {"role": "assistant", "content": "Hi", "streaming": True})

@@ -225,6 +225,7 @@ async def test_a_snapshot_without_an_end_is_given_up_within_its_bounds() -> None
         await alive(chat)
 
 
+@pytest.mark.states("chat-state/producers/snapshot-failed")
 @pytest.mark.parametrize(
     ("head", "words"),
     [

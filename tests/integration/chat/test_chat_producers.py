@@ -11,10 +11,12 @@ from tests.integration.chat.chatting import CONV, delta, rig, upsert
 
 @pytest.mark.states(
     "chat-state/producers/socket-error",
+    "chat-state/producers/socket-error/opened",
     "chat-state/connection/close-after-error",
-    "chat-state/producers/closed-after-error",
+    "chat-state/producers/socket-closed/after-error",
     "seed-2/producers/socket-error",
-    "chat-state/manager/connect-records",
+    "chat-state/manager/connect",
+    "sem-chat/phases/ws.error",
 )
 async def test_a_socket_that_does_not_open() -> None:
     """chat-state: "socket error | `ws_error` | `stream`"; "the close that follows makes it `closed`"."""
@@ -29,7 +31,12 @@ async def test_a_socket_that_does_not_open() -> None:
         assert [each for each in chat.seen if each.startswith("ws.")] == ["ws.error", "ws.close"]
 
 
-@pytest.mark.states("chat-state/producers/socket-error", "chat-state/producers/closed-after-error")
+@pytest.mark.states(
+    "chat-state/producers/socket-error",
+    "chat-state/producers/socket-error/streaming",
+    "chat-state/producers/socket-error/opened",
+    "chat-state/producers/socket-closed/after-error",
+)
 async def test_a_socket_that_breaks() -> None:
     """chat-state: "streaming stops; `details.opened` tells whether it had been open"."""
     async with rig() as chat:
@@ -45,7 +52,12 @@ async def test_a_socket_that_breaks() -> None:
         assert chat.statuses == ["connecting", "connected", "error", "closed"]
 
 
-@pytest.mark.states("chat-state/producers/socket-closed", "seed-2/problem/metadata")
+@pytest.mark.states(
+    "chat-state/producers/socket-closed",
+    "chat-state/producers/socket-closed/details",
+    "chat-state/producers/socket-closed/streaming",
+    "seed-2/problem/metadata/close-code",
+)
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1001, "going away"), (4001, "no \u202e more")])
 async def test_a_socket_that_the_server_closes(code: int, reason: str) -> None:
     """chat-state: "socket closed unexpectedly … | `ws_close` | `disconnect` | close code and reason"."""
@@ -73,6 +85,7 @@ async def test_a_socket_that_ends_without_a_goodbye() -> None:
         assert (error.kind, error.details) == ("ws_close", {"code": 1006, "reason": ""})
 
 
+@pytest.mark.states("chat-state/producers/socket-closed/expected")
 async def test_a_socket_that_this_client_closes_is_no_error() -> None:
     async with rig() as chat:
         await chat.manager.connect(CONV)
@@ -93,7 +106,7 @@ async def test_a_snapshot_that_is_refused() -> None:
         assert "hydrate.fetch.failed" in chat.seen
 
 
-@pytest.mark.states("chat-state/producers/snapshot-failed")
+@pytest.mark.states("chat-state/producers/snapshot-nonsense", "sem-chat/phases/hydrate.fetch.error")
 @pytest.mark.parametrize(
     "body",
     [
@@ -118,7 +131,7 @@ async def test_a_snapshot_that_makes_no_sense(body: str) -> None:
         assert "hydrate.fetch.error" in chat.seen
 
 
-@pytest.mark.states("sem-chat/entity/reader-skips")
+@pytest.mark.states("sem-chat/entity/reader-skips", "sem-chat/entity/reader-records")
 async def test_bad_entities_of_a_snapshot_are_left_out_and_recorded() -> None:
     """sem-chat: "our reader skips the bad entity (no `id`, no `kind`, wrong types) and records it"."""
     good = '{"id": "m", "kind": "message", "props": {"role": "assistant", "content": "Hi."}}'
@@ -134,7 +147,12 @@ async def test_bad_entities_of_a_snapshot_are_left_out_and_recorded() -> None:
 
 
 @pytest.mark.states(
-    "chat-state/producers/undecodable-frame", "sem-chat/frame/not-json", "seed-2/producers/malformed-frame"
+    "chat-state/producers/undecodable-frame",
+    "chat-state/producers/undecodable-frame/details",
+    "sem-chat/frame/not-json",
+    "sem-chat/frame/socket-stays",
+    "seed-2/producers/malformed-frame",
+    "seed-2/problem/metadata/parse-category",
 )
 @pytest.mark.parametrize(
     ("frame", "shown"),
@@ -201,7 +219,13 @@ async def test_a_connect_that_fails_before_there_is_a_socket() -> None:
         assert chat.server.accepted == 0
 
 
-@pytest.mark.states("chat-state/producers/session-error", "sem-chat/event/session-error")
+@pytest.mark.states(
+    "chat-state/producers/session-error",
+    "chat-state/producers/session-error/code",
+    "chat-state/producers/session-error/recoverable",
+    "chat-state/producers/session-error/details",
+    "sem-chat/event/session-error",
+)
 async def test_a_session_error_frame() -> None:
     """chat-state: "`session.error` frame | `runtime_error` | by code | `code` is the session error code"."""
     envelope = {

@@ -12,7 +12,11 @@ def is_grace(seconds: float) -> bool:
     return seconds == 0.75
 
 
-@pytest.mark.states("sem-chat/references/counted", "chat-state/manager/disconnect")
+@pytest.mark.states(
+    "sem-chat/references/counted",
+    "chat-state/manager/disconnect",
+    "chat-state/manager/active-conversation-ids",
+)
 async def test_the_socket_lives_until_the_last_user_has_left() -> None:
     """sem-chat: "Conversations are reference-counted"."""
     async with rig() as chat:
@@ -28,7 +32,9 @@ async def test_the_socket_lives_until_the_last_user_has_left() -> None:
         assert chat.errors == ()
 
 
-@pytest.mark.states("sem-chat/references/grace", "sem-chat/references/not-active")
+@pytest.mark.states(
+    "sem-chat/references/grace", "sem-chat/references/cancelled", "sem-chat/references/not-active"
+)
 async def test_a_connect_within_the_grace_keeps_the_socket() -> None:
     """sem-chat: "… after a 750 ms grace, which a new connect cancels"."""
     async with rig() as chat:
@@ -80,7 +86,7 @@ async def test_a_disconnect_too_many_changes_nothing() -> None:
         assert chat.manager.active_conversation_ids() == (CONV,)
 
 
-@pytest.mark.states("chat-state/manager/disconnect")
+@pytest.mark.states("chat-state/manager/aclose")
 async def test_aclose_ends_everything_without_a_grace() -> None:
     """chat-state: "manager.active_conversation_ids();  await manager.aclose()"."""
     async with rig() as chat:
@@ -98,7 +104,7 @@ async def test_aclose_ends_everything_without_a_grace() -> None:
             await chat.manager.send(CONV, "hello")
 
 
-@pytest.mark.states("seed-2/decisions/conversation-scoped")
+@pytest.mark.states("seed-2/alternatives/no-global-slice", "seed-2/summary/conversation-scoped")
 async def test_errors_of_one_conversation_do_not_touch_another() -> None:
     """seed-2: "errors are conversation-scoped in this architecture"."""
     async with rig() as chat:
@@ -110,7 +116,7 @@ async def test_errors_of_one_conversation_do_not_touch_another() -> None:
         assert selectors.select_connection_status(chat.store.state, "other") == "connected"
 
 
-@pytest.mark.states("seed-2/questions/mirror")
+@pytest.mark.states("seed-2/questions/mirror", "chat-state/mirror", "chat-state/mirror/off")
 async def test_errors_are_mirrored_into_the_timeline_where_that_is_asked_for() -> None:
     """chat-state: "mirroring errors into the timeline is an option of the client, off by default"."""
     async with rig(mirror_errors=True) as chat:

@@ -22,7 +22,7 @@ async def test_a_prompt_is_posted_and_its_answer_streams_in() -> None:
         assert chat.errors == ()
 
 
-@pytest.mark.states("sem-chat/any-first")
+@pytest.mark.states("sem-chat/unknown-id/any-first")
 async def test_a_prompt_needs_no_socket() -> None:
     """sem-chat: "any of the three requests may come first"."""
     async with rig() as chat:
@@ -33,11 +33,15 @@ async def test_a_prompt_needs_no_socket() -> None:
 
 
 @pytest.mark.states(
-    "sem-chat/post-chat-failure",
+    "sem-chat/post-chat/failure",
     "chat-state/producers/prompt-refused",
+    "chat-state/producers/prompt-refused/url",
     "chat-state/manager/send-raises",
+    "chat-state/manager/http-error",
     "seed-2/producers/submit-failure",
-    "seed-2/plan/http-source",
+    "seed-2/plan/http-status-and-source",
+    "seed-2/problem/metadata/http-status",
+    "sem-chat/errors/code",
 )
 async def test_a_refused_prompt_is_recorded_and_raised() -> None:
     """chat-state: "prompt not accepted | `http_error` | `send` | `status`, `details.url`"."""
@@ -58,7 +62,11 @@ async def test_a_refused_prompt_is_recorded_and_raised() -> None:
         assert error.code == "MONTHLY_USAGE_EXCEEDED"
 
 
-@pytest.mark.states("sem-chat/post-chat-failure", "chat-state/normalize/recoverable")
+@pytest.mark.states(
+    "sem-chat/post-chat/fallback",
+    "seed-2/questions/recoverability-default",
+    "chat-state/normalize/http-status",
+)
 @pytest.mark.parametrize(("status", "recoverable"), [(400, False), (404, False), (429, True), (503, True)])
 async def test_a_refusal_without_words_gets_the_fallback(status: int, recoverable: bool) -> None:
     """sem-chat: "fallback: `chat request failed (<status>)`"."""

@@ -101,7 +101,7 @@ async def test_retry_connects_again_where_the_connection_failed() -> None:
             assert len(chat.server.prompts) == 1
 
 
-@pytest.mark.states("seed-2/plan/stale-clear", "chat-state/manager/connect-records")
+@pytest.mark.states("seed-2/plan/stale-clear", "chat-state/manager/connect")
 async def test_a_failing_server_raises_nothing_and_the_error_can_be_cleared() -> None:
     """chat-state: "raises nothing for a failing server: it records"."""
     async with rig() as chat:
