@@ -167,7 +167,7 @@ async def test_an_id_that_a_conversation_cannot_have_is_refused(
         await store.issue_conversation(project.id, seconds=0)
 
 
-@pytest.mark.states("sem-chat/any-first")
+@pytest.mark.states("sem-chat/unknown-id/timeline")
 async def test_an_unknown_conversation_is_empty(store: Store, project: Project) -> None:
     found = await store.timeline(project.id, "unknown")
     assert (found.version, list(found.entities)) == (0, [])
@@ -306,7 +306,7 @@ async def test_conversations_whose_prompts_nobody_cares_for_are_found(
 # ------------------------------------------------------------------ outputs
 
 
-@pytest.mark.states("sem-chat/version/one-counter", "sem-chat/gateway/seq")
+@pytest.mark.states("sem-chat/version/one-counter", "sem-chat/version/upsert", "sem-chat/gateway/seq")
 @pytest.mark.usefixtures("chat")
 async def test_a_streamed_reply_grows_versions_and_seq_without_a_gap(store: Store, project: Project) -> None:
     applied = await say(
@@ -435,7 +435,9 @@ async def test_entities_merge_key_by_key_and_keep_their_place(store: Store, proj
     )
 
 
-@pytest.mark.states("sem-chat/text/end-before-error", "sem-chat/gateway/error")
+@pytest.mark.states(
+    "sem-chat/text/end-before-error", "sem-chat/gateway/error-frame", "sem-chat/gateway/error-entity"
+)
 @pytest.mark.usefixtures("chat")
 async def test_an_error_ends_what_streams_and_is_told_once(store: Store, project: Project) -> None:
     thinking = ChatPassed(payload='{"sem":true,"event":{"type":"llm.thinking.start","id":"t1"}}')
@@ -596,6 +598,7 @@ async def test_a_session_that_is_deleted_is_over(store: Store, project: Project,
     assert (held.conversation_id, held.session_id, held.session) == ("c1", "s1", None)
 
 
+@pytest.mark.states("sem-chat/gateway/same-storage")
 @pytest.mark.usefixtures("chat")
 async def test_a_session_tells_whose_conversation_it_is(store: Store, project: Project, session: str) -> None:
     found = await store.conversation_of_session("s1")

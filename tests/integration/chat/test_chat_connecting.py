@@ -23,11 +23,7 @@ WITHOUT_TROUBLE = [
 
 
 @pytest.mark.states(
-    "sem-chat/get-ws",
-    "sem-chat/get-timeline",
-    "chat-state/connection/statuses",
-    "sem-chat/phases/hydrate.snapshot.applied",
-    "chat-state/manager/connect",
+    "sem-chat/get-ws", "sem-chat/get-timeline", "sem-chat/version/snapshot", "chat-state/connection/statuses"
 )
 async def test_connecting_opens_the_socket_and_takes_the_snapshot() -> None:
     """sem-chat: "GET {base}/api/timeline … returns the snapshot"."""
@@ -46,9 +42,10 @@ async def test_connecting_opens_the_socket_and_takes_the_snapshot() -> None:
     "sem-chat/phases/connect.begin",
     "sem-chat/phases/ws.open",
     "sem-chat/phases/hydrate.start",
-    "sem-chat/phases/hydrate.complete",
+    "sem-chat/phases/hydrate.snapshot.applied",
     "sem-chat/phases/replay.begin",
     "sem-chat/phases/replay.complete",
+    "sem-chat/phases/hydrate.complete",
     "sem-chat/phases/ws.close",
     "sem-chat/phases/disconnect",
 )
@@ -64,7 +61,7 @@ async def test_phases_of_a_conversation_without_trouble() -> None:
         assert chat.status == "closed"
 
 
-@pytest.mark.states("sem-chat/connect/socket-first")
+@pytest.mark.states("sem-chat/connect/socket-first", "sem-chat/base/empty")
 async def test_the_snapshot_is_not_fetched_before_the_socket_has_opened() -> None:
     """sem-chat: "the socket is opened first, then the snapshot is fetched — once the socket has opened"."""
     async with rig() as chat:
@@ -107,7 +104,6 @@ async def test_the_snapshot_is_fetched_at_once_when_the_socket_has_failed() -> N
     "sem-chat/connect/replay-order",
     "sem-chat/connect/replay-once",
     "sem-chat/phases/frame.buffered",
-    "sem-chat/event/registered",
 )
 async def test_frames_before_the_snapshot_are_replayed_by_seq_each_once() -> None:
     """sem-chat: "frames … before the snapshot is applied are buffered, then replayed in `seq` order"."""

@@ -196,6 +196,7 @@ async def test_a_snapshot_of_100_000_entities_is_taken() -> None:
         await chat.until(lambda: chat.entities["e0"].props["content"] == "newer")
 
 
+@pytest.mark.states("chat-state/producers/snapshot-failed")
 async def test_a_snapshot_that_is_too_large_is_a_record() -> None:
     async with rig(limits=ChatLimits(snapshot_bytes=MIB)) as chat:
         chat.server.refuse("/api/timeline", 200, entities(100_000))
@@ -303,6 +304,9 @@ async def _open_then(wire: Wire, request: ChatRequest, data: bytes, *, reset: bo
         wire.reset()
 
 
+@pytest.mark.states(
+    "chat-state/producers/snapshot-failed", "chat-state/producers/prompt-failed", "chat-state/manager/connect"
+)
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "end"])
 @pytest.mark.parametrize("path", ["/ws", "/api/timeline", "/chat"])
 @pytest.mark.parametrize("step", ["accept", "request", "head", "status", "body"])

@@ -10,12 +10,12 @@ from tests.integration.chat.chatting import CONV, delta, rig, upsert
 
 
 @pytest.mark.states(
+    "chat-state/manager/connect",
     "chat-state/producers/socket-error",
     "chat-state/producers/socket-error/opened",
-    "chat-state/connection/close-after-error",
     "chat-state/producers/socket-closed/after-error",
+    "chat-state/connection/close-after-error",
     "seed-2/producers/socket-error",
-    "chat-state/manager/connect",
     "sem-chat/phases/ws.error",
 )
 async def test_a_socket_that_does_not_open() -> None:
@@ -33,9 +33,11 @@ async def test_a_socket_that_does_not_open() -> None:
 
 @pytest.mark.states(
     "chat-state/producers/socket-error",
-    "chat-state/producers/socket-error/streaming",
     "chat-state/producers/socket-error/opened",
+    "chat-state/producers/socket-error/streaming",
     "chat-state/producers/socket-closed/after-error",
+    "chat-state/connection/close-after-error",
+    "sem-chat/text/lost-socket",
 )
 async def test_a_socket_that_breaks() -> None:
     """chat-state: "streaming stops; `details.opened` tells whether it had been open"."""
@@ -75,7 +77,7 @@ async def test_a_socket_that_the_server_closes(code: int, reason: str) -> None:
         assert [each for each in chat.seen if each.startswith("ws.")] == ["ws.open", "ws.close"]
 
 
-@pytest.mark.states("chat-state/producers/socket-closed")
+@pytest.mark.states("chat-state/producers/socket-closed", "chat-state/producers/socket-closed/details")
 async def test_a_socket_that_ends_without_a_goodbye() -> None:
     async with rig() as chat:
         await chat.manager.connect(CONV)
@@ -93,7 +95,12 @@ async def test_a_socket_that_this_client_closes_is_no_error() -> None:
         assert (chat.errors, chat.status) == ((), "closed")
 
 
-@pytest.mark.states("chat-state/producers/snapshot-not-2xx", "seed-2/producers/hydrate-not-ok")
+@pytest.mark.states(
+    "chat-state/producers/snapshot-not-2xx",
+    "chat-state/manager/connect",
+    "seed-2/producers/hydrate-not-ok",
+    "seed-2/problem/metadata/http-status",
+)
 async def test_a_snapshot_that_is_refused() -> None:
     """chat-state: "snapshot request not 2xx | `http_error` | `hydrate` | `status`"."""
     async with rig() as chat:
@@ -152,7 +159,6 @@ async def test_bad_entities_of_a_snapshot_are_left_out_and_recorded() -> None:
     "sem-chat/frame/not-json",
     "sem-chat/frame/socket-stays",
     "seed-2/producers/malformed-frame",
-    "seed-2/problem/metadata/parse-category",
 )
 @pytest.mark.parametrize(
     ("frame", "shown"),

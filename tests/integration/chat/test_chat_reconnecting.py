@@ -36,7 +36,7 @@ async def test_a_lost_socket_is_opened_again_and_the_snapshot_fetched() -> None:
         assert chat.kinds == ["ws_error/stream"]
 
 
-@pytest.mark.states("sem-chat/text/lost-socket", "chat-state/producers/socket-error/streaming")
+@pytest.mark.states("sem-chat/text/lost-socket")
 async def test_a_stream_that_was_cut_off_does_not_run_on() -> None:
     async with rig(reconnect=RULE) as chat:
         await chat.manager.connect(CONV)

@@ -32,9 +32,7 @@ async def test_the_socket_lives_until_the_last_user_has_left() -> None:
         assert chat.errors == ()
 
 
-@pytest.mark.states(
-    "sem-chat/references/grace", "sem-chat/references/cancelled", "sem-chat/references/not-active"
-)
+@pytest.mark.states("sem-chat/references/cancelled", "sem-chat/references/not-active")
 async def test_a_connect_within_the_grace_keeps_the_socket() -> None:
     """sem-chat: "… after a 750 ms grace, which a new connect cancels"."""
     async with rig() as chat:
@@ -48,7 +46,7 @@ async def test_a_connect_within_the_grace_keeps_the_socket() -> None:
         assert chat.timers.running == []
 
 
-@pytest.mark.states("sem-chat/references/history")
+@pytest.mark.states("sem-chat/references/grace", "sem-chat/references/history")
 async def test_the_debug_history_goes_when_the_grace_is_over() -> None:
     """sem-chat: "its debug history goes only when the grace is over"."""
     async with rig() as chat:
@@ -86,7 +84,7 @@ async def test_a_disconnect_too_many_changes_nothing() -> None:
         assert chat.manager.active_conversation_ids() == (CONV,)
 
 
-@pytest.mark.states("chat-state/manager/aclose")
+@pytest.mark.states("chat-state/manager/aclose", "chat-state/manager/active-conversation-ids")
 async def test_aclose_ends_everything_without_a_grace() -> None:
     """chat-state: "manager.active_conversation_ids();  await manager.aclose()"."""
     async with rig() as chat:
@@ -104,7 +102,7 @@ async def test_aclose_ends_everything_without_a_grace() -> None:
             await chat.manager.send(CONV, "hello")
 
 
-@pytest.mark.states("seed-2/alternatives/no-global-slice", "seed-2/summary/conversation-scoped")
+@pytest.mark.states("seed-2/alternatives/no-global-slice")
 async def test_errors_of_one_conversation_do_not_touch_another() -> None:
     """seed-2: "errors are conversation-scoped in this architecture"."""
     async with rig() as chat:
@@ -116,7 +114,7 @@ async def test_errors_of_one_conversation_do_not_touch_another() -> None:
         assert selectors.select_connection_status(chat.store.state, "other") == "connected"
 
 
-@pytest.mark.states("seed-2/questions/mirror", "chat-state/mirror", "chat-state/mirror/off")
+@pytest.mark.states("chat-state/mirror", "chat-state/mirror/off", "seed-2/questions/mirror")
 async def test_errors_are_mirrored_into_the_timeline_where_that_is_asked_for() -> None:
     """chat-state: "mirroring errors into the timeline is an option of the client, off by default"."""
     async with rig(mirror_errors=True) as chat:
@@ -135,7 +133,6 @@ async def test_errors_are_mirrored_into_the_timeline_where_that_is_asked_for() -
         assert chat.entities == {}
 
 
-@pytest.mark.states("seed-2/plan/debug-panel")
 async def test_errors_prompts_and_frames_are_in_the_event_log() -> None:
     """seed-2: "structured error debug panel usage"."""
     async with rig() as chat:

@@ -41,7 +41,6 @@ async def test_a_prompt_needs_no_socket() -> None:
     "seed-2/producers/submit-failure",
     "seed-2/plan/http-status-and-source",
     "seed-2/problem/metadata/http-status",
-    "sem-chat/errors/code",
 )
 async def test_a_refused_prompt_is_recorded_and_raised() -> None:
     """chat-state: "prompt not accepted | `http_error` | `send` | `status`, `details.url`"."""
@@ -62,11 +61,7 @@ async def test_a_refused_prompt_is_recorded_and_raised() -> None:
         assert error.code == "MONTHLY_USAGE_EXCEEDED"
 
 
-@pytest.mark.states(
-    "sem-chat/post-chat/fallback",
-    "seed-2/questions/recoverability-default",
-    "chat-state/normalize/http-status",
-)
+@pytest.mark.states("sem-chat/post-chat/fallback", "chat-state/normalize/http-status")
 @pytest.mark.parametrize(("status", "recoverable"), [(400, False), (404, False), (429, True), (503, True)])
 async def test_a_refusal_without_words_gets_the_fallback(status: int, recoverable: bool) -> None:
     """sem-chat: "fallback: `chat request failed (<status>)`"."""
@@ -79,7 +74,9 @@ async def test_a_refusal_without_words_gets_the_fallback(status: int, recoverabl
         assert error.recoverable is recoverable
 
 
-@pytest.mark.states("chat-state/producers/prompt-failed", "seed-2/producers/send-failure")
+@pytest.mark.states(
+    "chat-state/producers/prompt-failed", "chat-state/manager/send-raises", "seed-2/producers/send-failure"
+)
 async def test_a_prompt_that_got_no_answer_is_a_runtime_error() -> None:
     """chat-state: "prompt failed otherwise | `runtime_error` | `send`"."""
 

@@ -27,6 +27,12 @@ def refused(answer: httpx.Response, status: int, code: str) -> str:
     return answer.text
 
 
+@pytest.mark.states(
+    "sem-chat/post-chat",
+    "sem-chat/get-timeline",
+    "sem-chat/gateway/same-storage",
+    "sem-chat/text/message-entity",
+)
 async def test_a_prompt_starts_a_session_that_answers_in_the_timeline(world: World, api: ChatApi) -> None:
     """sem-chat: "`POST {base}/chat` with `{"prompt", "conv_id"}` … submits a user's prompt. 2xx accepted"."""
     answer = await api.say("c-1", "hello")
@@ -44,6 +50,7 @@ async def test_a_prompt_starts_a_session_that_answers_in_the_timeline(world: Wor
     ]
 
 
+@pytest.mark.states("sem-chat/unknown-id/timeline")
 async def test_an_unknown_conversation_is_an_empty_timeline(api: ChatApi) -> None:
     """sem-chat: "Clients invent conversation ids: for an unknown one the timeline is 200 and empty"."""
     for conv_id in ("never-heard-of", "mit Leerzeichen", "日本語", "x" * 200, "../../etc", "a/b?c&d"):
@@ -52,6 +59,7 @@ async def test_an_unknown_conversation_is_an_empty_timeline(api: ChatApi) -> Non
         assert shown["serverTimeMs"] > 1_700_000_000_000
 
 
+@pytest.mark.states("sem-chat/errors/plain", "sem-chat/errors/code")
 @pytest.mark.parametrize(
     ("body", "status", "code", "words"),
     [
@@ -92,6 +100,7 @@ async def test_a_bad_prompt_is_refused_in_words(
     assert (await api.timeline("c"))["entities"] == []
 
 
+@pytest.mark.states("sem-chat/errors/plain", "sem-chat/errors/code")
 async def test_other_requests_that_make_no_sense(world: World, served: Served, api: ChatApi) -> None:
     form = await api.post("/chat", data={"prompt": "x", "conv_id": "c"})
     refused(form, 415, "UNSUPPORTED_MEDIA_TYPE")
@@ -111,6 +120,7 @@ async def test_the_longest_prompt_is_taken_whatever_it_is_written_in(world: Worl
     await world.chats.prompted(text)
 
 
+@pytest.mark.states("sem-chat/post-chat/profile-registry")
 async def test_profile_and_registry_are_told_to_the_session_that_they_start(
     world: World, api: ChatApi
 ) -> None:
@@ -121,6 +131,9 @@ async def test_profile_and_registry_are_told_to_the_session_that_they_start(
     await api.accepted("c", "again", profile=None, registry="")
 
 
+@pytest.mark.states(
+    "sem-chat/keys/client", "sem-chat/keys/one-project", "sem-chat/keys/other", "sem-chat/gateway/same-keys"
+)
 async def test_who_may_talk(world: World, served: Served) -> None:
     """sem-chat: "`/c/{project id}` with an `Authorization` header serves all other keys"."""
     project, org_key = world.project_id, world.org_key
@@ -154,6 +167,7 @@ async def test_who_may_talk(world: World, served: Served) -> None:
     refused(await world.client(served, base=stranger[:-1]).say("c", "x"), 401, "UNAUTHORIZED")
 
 
+@pytest.mark.states("sem-chat/ids/scoped")
 async def test_conversations_are_those_of_a_project(world: World, served: Served, api: ChatApi) -> None:
     """sem-chat: "Conversation ids are scoped to the project"."""
     other = await world.store.create_project(org_id=world.org_id, name="other", slug="other")
@@ -164,6 +178,7 @@ async def test_conversations_are_those_of_a_project(world: World, served: Served
     assert [entity["props"]["content"] for entity in (await api.timeline("same"))["entities"]] == ["mine"]
 
 
+@pytest.mark.states("sem-chat/gateway/same-keys")
 async def test_a_key_that_is_revoked_talks_no_more(world: World, served: Served) -> None:
     key = await world.new_key(KeyKind.CLIENT, world.project_id)
     api = world.client(served, base=key)
@@ -173,6 +188,7 @@ async def test_a_key_that_is_revoked_talks_no_more(world: World, served: Served)
     refused(await api.say("c", "hello?"), 401, "UNAUTHORIZED")
 
 
+@pytest.mark.states("sem-chat/cors", "sem-chat/no-origin", "sem-chat/keys/origins")
 async def test_pages_of_other_origins(world: World, served: Served, api: ChatApi) -> None:
     """sem-chat: "the gateway answers CORS; a request without an `Origin` header is not refused for that"."""
     await world.store.put_project_settings(
@@ -201,6 +217,7 @@ async def test_pages_of_other_origins(world: World, served: Served, api: ChatApi
     assert "content-type" in preflight.headers["access-control-allow-headers"].lower()
 
 
+@pytest.mark.states("sem-chat/ids/issued", "sem-chat/ids/required", "sem-chat/ids/not-required")
 async def test_a_project_may_require_issued_ids(world: World, served: Served, api: ChatApi) -> None:
     """sem-chat: "a project can require ids that the gateway issued (`POST {base}/conversations` → …)"."""
     assert (await api.say("invented", "x")).status_code == 202, "off by default"
@@ -238,6 +255,7 @@ async def test_an_issued_id_expires(world: World) -> None:
     refused(await api.say(record.id, "x"), 404, "NOT_FOUND")
 
 
+@pytest.mark.states("sem-chat/gateway/same-limits")
 async def test_the_months_limit_refuses_what_would_start_a_session(world: World, api: ChatApi) -> None:
     await world.store.put_project_settings(world.project_id, ProjectSettings(monthly_session_limit=1))
     await world.conversation(api, "first")

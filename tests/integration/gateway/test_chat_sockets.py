@@ -46,6 +46,13 @@ def message(session_id: str, number: int, text: str) -> ChatMessage:
     return ChatMessage(speech_id=f"{session_id}-{number}", text=text)
 
 
+@pytest.mark.states(
+    "sem-chat/get-ws",
+    "sem-chat/gateway/speak-stream",
+    "sem-chat/gateway/seq",
+    "sem-chat/text/full-content",
+    "sem-chat/text/one-id",
+)
 async def test_a_reply_is_sent_as_it_is_made(world: World, api: ChatApi) -> None:
     """sem-chat: "`speak` is an assistant message, streamed when it is given a stream"."""
     talker = await api.listen("c")
@@ -73,6 +80,7 @@ async def test_a_reply_is_sent_as_it_is_made(world: World, api: ChatApi) -> None
     assert shown == ["hello", "", "One. ", "One. Two.", "One. Two."]
 
 
+@pytest.mark.states("sem-chat/text/echo-first", "sem-chat/gateway/sockets", "sem-chat/gateway/seq")
 async def test_the_users_words_come_before_the_agents_on_every_socket(world: World, api: ChatApi) -> None:
     """sem-chat: "several sockets on one conversation": all are told the same, in the same order."""
     talkers = [await api.listen("c") for _ in range(3)]
@@ -89,6 +97,7 @@ async def test_the_users_words_come_before_the_agents_on_every_socket(world: Wor
     assert first["props"]["role"] == "user"
 
 
+@pytest.mark.states("sem-chat/connect/latest-again")
 async def test_a_socket_that_opens_late_is_told_how_things_stand(world: World, api: ChatApi) -> None:
     """sem-chat: "the gateway sends the conversation's latest entities again when a socket opens"."""
     session_id = await world.conversation(api, "c", "hello")
@@ -114,6 +123,7 @@ async def test_a_socket_that_opens_late_is_told_how_things_stand(world: World, a
     )
 
 
+@pytest.mark.states("sem-chat/text/end-on-reconnect")
 async def test_the_end_of_a_stream_is_told_again_to_who_comes_back(world: World, api: ChatApi) -> None:
     """sem-chat: "a stream cut off by a lost socket must not stay open"."""
     talker = await api.listen("c")
@@ -127,6 +137,7 @@ async def test_the_end_of_a_stream_is_told_again_to_who_comes_back(world: World,
     await back.until(says("assistant", "Done."))
 
 
+@pytest.mark.states("sem-chat/gateway/seq", "sem-chat/gateway/sockets")
 async def test_what_is_said_twice_or_by_two_is_told_once(world: World, served: Served, api: ChatApi) -> None:
     """Two gateways hear all that sessions say; each output is stored once, and told once on each socket."""
     other = await world.gateway()
@@ -162,6 +173,7 @@ async def test_outputs_out_of_order_wait_for_each_other(world: World, api: ChatA
     assert said == ["hello", "first", "second"]
 
 
+@pytest.mark.states("sem-chat/gateway/restart")
 async def test_a_conversation_that_nobody_cares_for_is_stored_all_the_same(world: World) -> None:
     first = await world.gateway()
     session_id = await world.conversation(world.client(first), "c", "hello")
@@ -175,6 +187,7 @@ async def test_a_conversation_that_nobody_cares_for_is_stored_all_the_same(world
     assert shown["entities"][-1]["props"]["content"] == "Is anybody there?"
 
 
+@pytest.mark.states("sem-chat/gateway/send-sem", "sem-chat/gateway/send-other")
 async def test_an_agents_own_messages(world: World, api: ChatApi) -> None:
     """sem-chat: "`send_to_client` of a SEM frame is passed on, of anything else becomes …"."""
     talker = await api.listen("c")
@@ -193,6 +206,14 @@ async def test_an_agents_own_messages(world: World, api: ChatApi) -> None:
     assert_numbered(talker.numbered)
 
 
+@pytest.mark.states(
+    "sem-chat/gateway/error-frame",
+    "sem-chat/gateway/error-entity",
+    "sem-chat/gateway/error-id",
+    "sem-chat/text/end-before-error",
+    "sem-chat/connect/not-closed-by-sessions",
+    "sem-chat/gateway/next-session",
+)
 async def test_a_failure_is_told_and_stays_in_the_timeline(world: World, api: ChatApi) -> None:
     """sem-chat: "a `timeline.upsert` of kind `error` whose id is the error row's id"."""
     talker = await api.listen("c")
@@ -219,6 +240,9 @@ async def test_a_failure_is_told_and_stays_in_the_timeline(world: World, api: Ch
     assert again != session_id
 
 
+@pytest.mark.states(
+    "sem-chat/gateway/same-error-flow", "sem-chat/gateway/error-frame", "sem-chat/gateway/error-id"
+)
 async def test_a_session_that_ends_without_a_word_is_told_from_its_rows(world: World, api: ChatApi) -> None:
     talker = await api.listen("c")
     session_id = await world.conversation(api, "c")
@@ -233,6 +257,7 @@ async def test_a_session_that_ends_without_a_word_is_told_from_its_rows(world: W
     assert [event["type"] for event in talker.numbered].count("llm.final") == 1
 
 
+@pytest.mark.states("sem-chat/gateway/next-session")
 async def test_a_prompt_that_a_clean_end_left_over_is_for_the_next_session(
     world: World, api: ChatApi
 ) -> None:
@@ -266,6 +291,7 @@ async def test_a_prompt_of_a_session_that_failed_is_dropped_and_the_user_told(
     assert [prompt.text for prompt in world.chats.prompts] == ["and now?"]
 
 
+@pytest.mark.states("sem-chat/gateway/restart")
 async def test_prompts_survive_the_gateway_that_took_them(world: World) -> None:
     first = await world.gateway()
     world.chats.hosts = False
@@ -282,6 +308,7 @@ def stalled(talker_connection: ClientConnection) -> None:
     talker_connection.transport.pause_reading()
 
 
+@pytest.mark.states("sem-chat/gateway/slow-reader")
 async def test_a_slow_reader_cannot_hurt_the_others(world: World, served: Served, api: ChatApi) -> None:
     """It is told the latest state when it reads again; the others notice nothing."""
     small = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -319,6 +346,9 @@ async def test_what_a_client_says_means_nothing(world: World, api: ChatApi) -> N
     assert await talker.closed() == 1009
 
 
+@pytest.mark.states(
+    "sem-chat/keys/client", "sem-chat/keys/other", "sem-chat/keys/origins", "sem-chat/ids/required"
+)
 async def test_who_may_listen(world: World, served: Served, api: ChatApi) -> None:
     """sem-chat: "chat clients that we did not write cannot add headers to a socket"."""
     url = served.url.replace("http", "ws")

@@ -203,7 +203,12 @@ async def bench(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
 on_both_relays = pytest.mark.parametrize("bench", ["embedded", "redis"], indirect=True)
 
 
-@pytest.mark.states("sem-chat/gateway/session", "sem-chat/gateway/speak")
+@pytest.mark.states(
+    "sem-chat/gateway/on-session-start",
+    "sem-chat/gateway/prompt",
+    "sem-chat/gateway/speak",
+    "sem-chat/gateway/speak-stream",
+)
 @on_both_relays
 async def test_prompts_replies_and_a_stream(bench: Bench) -> None:
     await bench.begin()
@@ -223,7 +228,9 @@ async def test_prompts_replies_and_a_stream(bench: Bench) -> None:
     assert bench.gateway.prompts_taken("s") == 3
 
 
-@pytest.mark.states("sem-chat/gateway/error", "sem-chat/text/end-before-error")
+@pytest.mark.states(
+    "sem-chat/gateway/same-error-flow", "sem-chat/gateway/error-id", "sem-chat/text/end-before-error"
+)
 @pytest.mark.parametrize("prompt", ["raise", "break"])
 async def test_a_handler_that_raises_is_told_under_the_id_of_its_row(bench: Bench, prompt: str) -> None:
     await bench.begin()

@@ -117,7 +117,7 @@ async def test_a_join_token_for_a_conversation_is_refused(platform: Platform) ->
     assert refusal.value.response.status_code == 401
 
 
-@pytest.mark.states("sem-chat/gateway/same-rules")
+@pytest.mark.states("sem-chat/gateway/session")
 async def test_a_forced_deploy_ends_only_conversations_of_something_older(platform: Platform) -> None:
     """A conversation's agent differs from the deployed one in its mode: that does not make it older."""
     agent = await platform.deploy(mode=Mode.VOICE)

@@ -32,6 +32,25 @@ def push(store: ChatStore, message: str | None = None, **fields: object) -> Chat
     return record
 
 
+@pytest.mark.states(
+    "chat-state/actions/push-error/fields",
+    "chat-state/actions/push-error/history",
+    "chat-state/selectors/current-error",
+    "chat-state/selectors/error-history",
+    "seed-2/actions/push-error",
+    "seed-2/record/id",
+    "seed-2/record/kind",
+    "seed-2/record/stage",
+    "seed-2/record/message",
+    "seed-2/record/source",
+    "seed-2/record/code",
+    "seed-2/record/status",
+    "seed-2/record/recoverable",
+    "seed-2/record/at",
+    "seed-2/record/details",
+    "seed-2/selectors/current-error",
+    "seed-2/selectors/error-history",
+)
 def test_push_error_makes_an_error_current_and_appends_it_to_the_history(store: ChatStore) -> None:
     record = push(
         store, "no", status=500, source="http", code="X", details={"url": "/chat"}, at=7.9, id="mine"
@@ -51,12 +70,14 @@ def test_push_error_makes_an_error_current_and_appends_it_to_the_history(store: 
     assert selectors.select_error_history(store.state, "conv-1") == (record,)
 
 
+@pytest.mark.states("chat-state/actions/set-error/not-recorded", "seed-2/actions/set-error")
 def test_set_error_makes_an_error_current_without_recording_it(store: ChatStore) -> None:
     store.dispatch(actions.set_error("conv-1", kind="ws_error", stage="stream", message="gone"))
     assert selectors.select_last_error(store.state, "conv-1") == "gone"
     assert selectors.select_error_history(store.state, "conv-1") == ()
 
 
+@pytest.mark.states("chat-state/actions/set-error/record", "chat-state/actions/push-error/record")
 def test_a_record_can_be_set_and_pushed_as_it_is(store: ChatStore) -> None:
     record = push(store, "first", details={"a": 1})
     for action in (actions.set_error("conv-2", record), actions.push_error("conv-2", record)):
@@ -65,6 +86,13 @@ def test_a_record_can_be_set_and_pushed_as_it_is(store: ChatStore) -> None:
     assert selectors.select_error_history(store.state, "conv-2") == (record,)
 
 
+@pytest.mark.states(
+    "chat-state/actions/set-error/record",
+    "chat-state/actions/clear-error",
+    "seed-2/actions/set-error-null",
+    "seed-2/actions/clear-error",
+    "seed-2/plan/stale-clear",
+)
 def test_set_error_none_and_clear_error_clear_the_current_one_and_leave_the_history(store: ChatStore) -> None:
     for clear in (actions.clear_error("conv-1"), actions.set_error("conv-1", None)):
         push(store, "no")
@@ -81,6 +109,11 @@ def test_clearing_what_is_not_there_makes_no_conversation(store: ChatStore) -> N
     assert store.state is before
 
 
+@pytest.mark.states(
+    "chat-state/actions/push-error/newest-20",
+    "chat-state/selectors/error-history",
+    "seed-2/state/error-history",
+)
 def test_the_newest_20_are_kept_oldest_first(store: ChatStore) -> None:
     for number in range(25):
         push(store, f"error {number}")
@@ -88,6 +121,7 @@ def test_the_newest_20_are_kept_oldest_first(store: ChatStore) -> None:
     assert [record.message for record in history] == [f"error {number}" for number in range(5, 25)]
 
 
+@pytest.mark.states("chat-state/last-error", "chat-state/selectors/last-error", "seed-2/selectors/last-error")
 def test_last_error_always_equals_the_current_errors_message(store: ChatStore) -> None:
     assert selectors.select_last_error(store.state, "conv-1") is None
     push(store, "one")
@@ -95,17 +129,35 @@ def test_last_error_always_equals_the_current_errors_message(store: ChatStore) -
     assert store.state.chat_session["conv-1"].last_error == "one"
 
 
+@pytest.mark.states(
+    "chat-state/normalize/settings",
+    "chat-state/normalize/id",
+    "chat-state/normalize/at",
+    "chat-state/normalize/trimmed",
+    "chat-state/normalize/default-message",
+    "seed-2/decisions/normalize/at",
+    "seed-2/decisions/normalize/message",
+)
 def test_the_store_fills_in_id_time_and_words_and_trims_the_message(store: ChatStore) -> None:
     record = push(store, "  \n ")
     assert (record.id, record.at, record.message) == ("e0", NOW_MS, "http error (send)")
     assert push(store, "  too bad \n").message == "too bad"
 
 
+@pytest.mark.states("chat-state/normalize/id", "seed-2/record/id")
 def test_ids_of_the_stores_own_making_differ_between_stores() -> None:
     stores = ChatStore(duplicate_window_ms=0), ChatStore(duplicate_window_ms=0)
     assert len({push(store, "x").id for store in stores for _ in range(50)}) == 100
 
 
+@pytest.mark.states(
+    "chat-state/normalize/http-status",
+    "chat-state/normalize/other-kinds",
+    "chat-state/selectors/has-recoverable-error",
+    "seed-2/decisions/normalize/recoverable",
+    "seed-2/selectors/has-recoverable-error",
+    "seed-2/questions/recoverability-default",
+)
 @pytest.mark.parametrize("kind", list(ChatErrorKind))
 @pytest.mark.parametrize("status", [None, 400, 404, 428, 429, 430, 499, 500, 503])
 def test_recoverability_by_kind_and_status(store: ChatStore, kind: ChatErrorKind, status: int | None) -> None:
@@ -118,12 +170,16 @@ def test_recoverability_by_kind_and_status(store: ChatStore, kind: ChatErrorKind
     assert selectors.select_has_recoverable_error(store.state, "conv-1") is record.recoverable
 
 
+@pytest.mark.states("chat-state/normalize/explicit", "seed-2/questions/recoverability-explicit")
 @pytest.mark.parametrize("explicit", [True, False])
 def test_an_explicit_recoverability_wins(store: ChatStore, explicit: bool) -> None:
     assert push(store, status=404, recoverable=explicit).recoverable is explicit
     assert push(store, status=503, recoverable=explicit).recoverable is explicit
 
 
+@pytest.mark.states(
+    "chat-state/normalize/unknown-kind", "chat-state/normalize/unknown-stage", "seed-2/decisions/strict-enums"
+)
 def test_an_unknown_kind_or_stage_is_refused_where_the_action_is_made() -> None:
     """... with an error that lists the valid ones."""
     with pytest.raises(ValueError, match="'http_eror'") as refused:
@@ -134,6 +190,7 @@ def test_an_unknown_kind_or_stage_is_refused_where_the_action_is_made() -> None:
     assert all(stage.value in str(refused.value) for stage in ChatErrorStage)
 
 
+@pytest.mark.states("seed-2/record/kinds", "seed-2/record/stages")
 def test_the_kinds_and_stages_are_the_seeds() -> None:
     assert [kind.value for kind in ChatErrorKind] == [
         "ws_error",
@@ -154,6 +211,12 @@ def test_the_kinds_and_stages_are_the_seeds() -> None:
     ]
 
 
+@pytest.mark.states(
+    "chat-state/actions/set-stream-error/warns",
+    "chat-state/actions/set-stream-error/sets",
+    "seed-2/actions/set-stream-error",
+    "seed-2/plan/deprecate",
+)
 def test_set_stream_error_warns_and_is_set_error_with_a_source_that_names_it(store: ChatStore) -> None:
     with pytest.warns(DeprecationWarning, match="set_error") as caught:
         action = actions.set_stream_error("conv-1", " broken ")
@@ -170,6 +233,7 @@ def test_set_stream_error_warns_and_is_set_error_with_a_source_that_names_it(sto
     assert selectors.select_error_history(store.state, "conv-1") == ()
 
 
+@pytest.mark.states("chat-state/actions/set-stream-error/blank")
 @pytest.mark.parametrize("blank", [None, "", " \t\n"])
 def test_blank_text_of_set_stream_error_clears(store: ChatStore, blank: str | None) -> None:
     push(store, "no")
@@ -179,6 +243,7 @@ def test_blank_text_of_set_stream_error_clears(store: ChatStore, blank: str | No
     assert selectors.select_current_error(store.state, "conv-1") is None
 
 
+@pytest.mark.states("chat-state/repeats", "chat-state/normalize/settings", "seed-2/questions/duplicates")
 def test_a_repeat_within_5_s_of_the_newest_record_raises_its_count(
     store: ChatStore, clock: ManualClock
 ) -> None:
@@ -193,6 +258,7 @@ def test_a_repeat_within_5_s_of_the_newest_record_raises_its_count(
     assert first.details == {"url": "/chat"}
 
 
+@pytest.mark.states("chat-state/repeats/others", "seed-2/questions/duplicates")
 def test_a_repeat_after_5_s_is_recorded(store: ChatStore, clock: ManualClock) -> None:
     push(store, "no")
     clock.advance(5.001)
@@ -200,6 +266,7 @@ def test_a_repeat_after_5_s_is_recorded(store: ChatStore, clock: ManualClock) ->
     assert len(selectors.select_error_history(store.state, "conv-1")) == 2
 
 
+@pytest.mark.states("chat-state/repeats/others")
 @pytest.mark.parametrize(
     "other", [{"kind": "runtime_error"}, {"code": "D"}, {"message": "else"}], ids=["kind", "code", "message"]
 )
@@ -209,12 +276,14 @@ def test_another_kind_code_or_message_is_recorded(store: ChatStore, other: dict[
     assert len(selectors.select_error_history(store.state, "conv-1")) == 2
 
 
+@pytest.mark.states("chat-state/repeats", "seed-2/problem/order/repeats")
 def test_only_the_newest_record_counts_repeats(store: ChatStore) -> None:
     for message in ("a", "b", "a"):
         push(store, message)
     assert [r.message for r in selectors.select_error_history(store.state, "conv-1")] == ["a", "b", "a"]
 
 
+@pytest.mark.states("chat-state/repeats/off")
 def test_a_window_of_0_records_every_repeat(clock: ManualClock) -> None:
     store = ChatStore(clock=clock, duplicate_window_ms=0)
     push(store, "no")
@@ -235,6 +304,7 @@ def test_a_session_error_code_is_kept_as_plain_text(store: ChatStore) -> None:
     assert type(record.code) is str
 
 
+@pytest.mark.states("seed-2/summary/conversation-scoped", "seed-2/alternatives/no-global-slice")
 def test_an_error_of_one_conversation_is_none_of_another(store: ChatStore) -> None:
     push(store, "no")
     assert selectors.select_current_error(store.state, "conv-2") is None

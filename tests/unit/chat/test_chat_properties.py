@@ -78,6 +78,13 @@ def image(state: ChatState) -> bytes:
     )
 
 
+@pytest.mark.states(
+    "chat-state/last-error",
+    "chat-state/store/immutable",
+    "chat-state/store/sharing",
+    "seed-2/decisions/bounded-history",
+    "seed-2/alternatives/no-global-slice",
+)
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.tuples(ACTIONS, st.sampled_from([0.0, 0.5, 6.0])), max_size=40),

@@ -15,6 +15,7 @@ from voicethere.core.chat.reducers import REDUCERS, reduce
 from voicethere.core.chat.state import EMPTY_STATE
 
 
+@pytest.mark.states("chat-state/exports")
 def test_every_export_is_named_here() -> None:
     assert set(voicethere.chat.__all__) == {
         "ChatErrorKind",
@@ -58,6 +59,7 @@ def test_it_imports_without_the_platform_and_without_an_event_loop() -> None:
     assert (done.stderr, done.stdout) == ("", "[]\n[]\n")
 
 
+@pytest.mark.states("chat-state/store/immutable", "chat-state/store/sharing")
 def test_an_old_state_never_changes_and_what_did_not_change_is_the_same_object() -> None:
     store = ChatStore()
     store.dispatch(actions.push_error("a", kind="ws_error", stage="stream", message="one"))
@@ -84,6 +86,7 @@ def test_the_state_and_its_records_refuse_assignment() -> None:
             setattr(target, name, None)
 
 
+@pytest.mark.states("chat-state/store/subscribe", "chat-state/store/unsubscribe")
 def test_listeners_hear_of_each_change_with_the_completed_action_until_they_unsubscribe() -> None:
     store = ChatStore()
     heard: list[tuple[Any, Any]] = []
@@ -147,6 +150,7 @@ def test_what_is_not_an_action_is_refused() -> None:
     assert store.state is EMPTY_STATE
 
 
+@pytest.mark.states("chat-state/normalize/at-dispatch")
 def test_a_reducer_alone_refuses_an_error_that_the_store_has_not_completed() -> None:
     with pytest.raises(TypeError, match="ChatStore"):
         reduce(EMPTY_STATE, actions.push_error("a", kind="ws_error", stage="stream"))

@@ -31,6 +31,7 @@ def ids(store: ChatStore) -> list[str]:
     return [each.id for each in selectors.select_timeline_entities(store.state, "c")]
 
 
+@pytest.mark.states("chat-state/timeline/add-entity")
 def test_add_entity_leaves_a_known_id_alone(store: ChatStore) -> None:
     store.dispatch(actions.add_entity("c", entity(props={"a": 1})))
     before = store.state
@@ -38,6 +39,7 @@ def test_add_entity_leaves_a_known_id_alone(store: ChatStore) -> None:
     assert store.state is before
 
 
+@pytest.mark.states("sem-chat/version/older")
 def test_an_incoming_positive_version_lower_than_the_known_one_is_dropped(store: ChatStore) -> None:
     upsert(store, entity(version=5, props={"a": 1}))
     before = store.state
@@ -45,6 +47,7 @@ def test_an_incoming_positive_version_lower_than_the_known_one_is_dropped(store:
     assert store.state is before
 
 
+@pytest.mark.states("chat-state/timeline/upsert-entity", "sem-chat/version/newer")
 @pytest.mark.parametrize("version", [5, 6])
 def test_an_equal_or_higher_version_merges_key_by_key(store: ChatStore, version: int) -> None:
     """Kind and creation time follow when given."""
@@ -57,6 +60,7 @@ def test_an_equal_or_higher_version_merges_key_by_key(store: ChatStore, version:
     assert upsert(store, entity(created_at=0, version=version)).created_at == 2
 
 
+@pytest.mark.states("sem-chat/version/unversioned")
 def test_an_unversioned_report_of_a_versioned_entity_updates_properties_and_updated_at_only(
     store: ChatStore,
 ) -> None:
@@ -68,6 +72,7 @@ def test_an_unversioned_report_of_a_versioned_entity_updates_properties_and_upda
     assert merged == TimelineEntity("e", "message", 1, 9, 5, {"a": 1, "b": 2})
 
 
+@pytest.mark.states("sem-chat/version/both-unversioned")
 @pytest.mark.parametrize("none", [None, 0, -1])
 def test_two_unversioned_ones_merge_and_keep_the_first_creation_time(
     store: ChatStore, none: int | None
@@ -78,6 +83,7 @@ def test_two_unversioned_ones_merge_and_keep_the_first_creation_time(
     assert merged == TimelineEntity("e", "log", 1, None, None, {"a": 1})
 
 
+@pytest.mark.states("chat-state/selectors/timeline-entities", "sem-chat/version/order")
 def test_first_arrival_fixes_the_order(store: ChatStore) -> None:
     upsert(store, entity("b", created_at=9), entity("a", created_at=1), entity("b", version=7))
     assert ids(store) == ["b", "a"]
@@ -92,6 +98,7 @@ def test_a_report_that_changes_nothing_gives_the_same_state_and_true_is_not_1(st
     assert type(changed.props["a"][1]["b"]) is int
 
 
+@pytest.mark.states("chat-state/timeline/rekey-entity")
 def test_rekey_gives_an_entity_another_id_in_its_place(store: ChatStore) -> None:
     upsert(store, entity("local", props={"t": 1}), entity("z"))
     store.dispatch(actions.rekey_entity("c", "local", "server"))
@@ -99,6 +106,7 @@ def test_rekey_gives_an_entity_another_id_in_its_place(store: ChatStore) -> None
     assert selectors.select_timeline_entity_by_id(store.state, "c", "local") is None
 
 
+@pytest.mark.states("chat-state/timeline/rekey-entity/target", "chat-state/selectors/timeline-entity-by-id")
 def test_an_existing_targets_kind_and_properties_win_and_the_sources_slot_goes(store: ChatStore) -> None:
     upsert(
         store,
@@ -121,6 +129,7 @@ def test_rekeying_nothing_changes_nothing(store: ChatStore, source: str, target:
     assert store.state is before
 
 
+@pytest.mark.states("chat-state/timeline/apply-snapshot")
 def test_apply_snapshot_replaces(store: ChatStore) -> None:
     upsert(store, entity("old"), entity("kept", version=9, props={"a": 1}))
     store.dispatch(
@@ -144,6 +153,7 @@ def test_the_same_snapshot_again_changes_nothing_and_known_entities_stay_the_sam
     assert selectors.select_timeline_entity_by_id(store.state, "c", "a") is kept
 
 
+@pytest.mark.states("chat-state/timeline/merge-snapshot")
 def test_merge_snapshot_merges_by_version_and_keeps_what_is_not_in_it(store: ChatStore) -> None:
     upsert(store, entity("a", version=5, props={"t": "new"}), entity("mine"))
     store.dispatch(actions.merge_snapshot("c", [entity("a", version=4, props={"t": "old"}), entity("b")]))
@@ -161,11 +171,13 @@ def test_a_merged_snapshot_that_leads_back_to_what_was_known_changes_nothing(sto
     assert store.state is before
 
 
+@pytest.mark.states("chat-state/timeline/unknown-kinds", "chat-state/timeline/unknown-props")
 def test_unknown_kinds_and_properties_pass_through(store: ChatStore) -> None:
     odd = entity(kind="hologram", props={"deep": [{"é": None}], "n": 2**63})
     assert upsert(store, odd) == odd
 
 
+@pytest.mark.states("chat-state/timeline/clear-conversation")
 def test_clear_conversation_removes_the_timeline_alone(store: ChatStore) -> None:
     upsert(store, entity())
     store.dispatch(actions.set_is_streaming("c", True))
@@ -190,11 +202,13 @@ def suggested(store: ChatStore) -> tuple[str, ...]:
     return selectors.select_suggestions(store.state, "c")
 
 
+@pytest.mark.states("chat-state/timeline/upsert-suggestions/distinct")
 def test_suggestions_are_trimmed_and_deduplicated_without_regard_to_case(store: ChatStore) -> None:
     suggest(store, " Yes ", "yes", "", "No", "NO ")
     assert suggested(store) == ("Yes", "No")
 
 
+@pytest.mark.states("chat-state/timeline/upsert-suggestions")
 def test_replace_replaces_and_without_it_suggestions_are_added(store: ChatStore) -> None:
     suggest(store, "a", "b", replace=True)
     suggest(store, "B", "c", replace=False)
@@ -203,6 +217,7 @@ def test_replace_replaces_and_without_it_suggestions_are_added(store: ChatStore)
     assert suggested(store) == ("d",)
 
 
+@pytest.mark.states("chat-state/timeline/upsert-suggestions/older")
 def test_an_older_version_of_suggestions_is_ignored(store: ChatStore) -> None:
     suggest(store, "new", version=3, updated_at=50)
     before = store.state
@@ -212,6 +227,7 @@ def test_an_older_version_of_suggestions_is_ignored(store: ChatStore) -> None:
     assert (found.version, found.created_at, found.updated_at) == (3, 50, 50)
 
 
+@pytest.mark.states("chat-state/timeline/consume-suggestions", "chat-state/selectors/suggestions/consumed")
 def test_consumed_suggestions_are_hidden_and_consumed_once(store: ChatStore) -> None:
     suggest(store, "a")
     store.dispatch(actions.consume_suggestions("c", "suggestions:assistant", 70))
@@ -222,6 +238,7 @@ def test_consumed_suggestions_are_hidden_and_consumed_once(store: ChatStore) -> 
     assert selectors.select_timeline_entities(store.state, "c")[0].props["consumedAt"] == 70
 
 
+@pytest.mark.states("chat-state/timeline/upsert-suggestions/new")
 def test_new_suggestions_clear_consumed_at(store: ChatStore) -> None:
     suggest(store, "a", version=1)
     store.dispatch(actions.consume_suggestions("c", "suggestions:assistant", 70))
@@ -244,6 +261,7 @@ def test_what_is_not_a_suggestion_cannot_be_consumed(store: ChatStore) -> None:
     assert store.state is before
 
 
+@pytest.mark.states("chat-state/selectors/suggestions/order", "chat-state/selectors/suggestions/starters")
 def test_the_assistants_come_before_the_starters_which_show_only_while_nothing_else_is_there(
     store: ChatStore,
 ) -> None:
@@ -257,6 +275,7 @@ def test_the_assistants_come_before_the_starters_which_show_only_while_nothing_e
     assert suggested(store) == ()
 
 
+@pytest.mark.states("chat-state/selectors/renderable-timeline-entities")
 def test_renderable_entities_are_those_without_suggestions(store: ChatStore) -> None:
     suggest(store, "a")
     upsert(store, entity("m"))

@@ -22,6 +22,11 @@ def say(store: ChatStore, entity_id: str, role: str, kind: str = "message") -> N
     store.dispatch(actions.upsert_entity("c", TimelineEntity(entity_id, kind, 1, props={"role": role})))
 
 
+@pytest.mark.states(
+    "chat-state/window/begin-awaiting-ai",
+    "chat-state/window/placeholder",
+    "chat-state/selectors/should-show-pending-ai-placeholder",
+)
 def test_it_shows_from_the_users_message_until_the_first_entity_of_anyone_else(store: ChatStore) -> None:
     say(store, "greeting", "assistant")
     assert shown(store) is False
@@ -36,12 +41,14 @@ def test_it_shows_from_the_users_message_until_the_first_entity_of_anyone_else(s
     assert shown(store) is False
 
 
+@pytest.mark.states("chat-state/window/placeholder")
 def test_a_log_entity_is_of_someone_else_too(store: ChatStore) -> None:
     store.dispatch(actions.begin_awaiting_ai("w", "c"))
     say(store, "log", "", kind="log")
     assert shown(store) is False
 
 
+@pytest.mark.states("chat-state/window/placeholder-error")
 def test_not_while_the_connection_is_in_error(store: ChatStore) -> None:
     store.dispatch(actions.begin_awaiting_ai("w", "c"))
     store.dispatch(actions.set_connection_status("c", "error"))
@@ -70,6 +77,7 @@ def test_a_cleared_conversation_is_not_waited_for(store: ChatStore) -> None:
     assert shown(store) is False
 
 
+@pytest.mark.states("chat-state/window/clear-awaiting-ai", "chat-state/window/clear-window-state")
 def test_clear_awaiting_ai_and_clear_window_state_end_it(store: ChatStore) -> None:
     store.dispatch(actions.begin_awaiting_ai("w", "c"))
     store.dispatch(actions.clear_awaiting_ai("w"))
@@ -84,6 +92,9 @@ def test_clear_awaiting_ai_and_clear_window_state_end_it(store: ChatStore) -> No
     assert store.state is before
 
 
+@pytest.mark.states(
+    "chat-state/window/set-window-conversation", "chat-state/selectors/should-show-pending-ai-placeholder"
+)
 def test_a_window_that_shows_another_conversation_waits_for_nothing(store: ChatStore) -> None:
     store.dispatch(actions.begin_awaiting_ai("w", "c"))
     store.dispatch(actions.set_window_conversation("w", "c"))

@@ -32,7 +32,6 @@ def test_an_entry_holds_what_was_recorded(log: EventLog) -> None:
     assert log.entries("d") == ()
 
 
-@pytest.mark.states("seed-2/plan/debug-panel")
 def test_a_conversation_keeps_its_newest_1000_entries(log: EventLog) -> None:
     log.record("d", "log", "log", "other")
     for number in range(MAX_ENTRIES + 5):
@@ -192,7 +191,7 @@ def test_listeners_hear_of_each_entry_until_they_stop(
     assert len(heard) == 2
 
 
-@pytest.mark.states("sem-chat/phases")
+@pytest.mark.states("sem-chat/phases/names")
 def test_the_phases_have_the_names_of_the_contract(log: EventLog) -> None:
     """sem-chat: "Lifecycle phases, for debugging"."""
     assert [phase.value for phase in LifecyclePhase] == [

@@ -15,7 +15,7 @@ def numbered(seq: float | None, id: str = "x") -> SemEvent:
     return SemEvent(type="x", id=id, seq=UNSET if seq is None else seq)
 
 
-@pytest.mark.states("sem-chat/connect/buffer")
+@pytest.mark.states("sem-chat/connect/replay-order", "sem-chat/connect/replay-once")
 def test_events_are_replayed_by_seq_those_without_first() -> None:
     """sem-chat: "buffered, then replayed in `seq` order, each `seq` once (frames without one first)"."""
     buffer = ReplayBuffer()

@@ -39,7 +39,9 @@ def test_an_upsert_of_another_kind_passes_through(conversation: Conversation) ->
     assert not conversation.streams
 
 
-@pytest.mark.states("sem-chat/text/message-streams", "sem-chat/text/one-id")
+@pytest.mark.states(
+    "sem-chat/text/message-starts-stream", "sem-chat/text/message-ends-stream", "sem-chat/text/one-id"
+)
 @pytest.mark.parametrize("role", ["assistant", "thinking", "system", None, 7])
 def test_a_message_that_is_not_the_users_starts_and_ends_its_stream(
     conversation: Conversation, role: Any
@@ -60,6 +62,7 @@ def test_only_true_is_streaming(conversation: Conversation, streaming: Any) -> N
     assert not conversation.streams
 
 
+@pytest.mark.states("sem-chat/text/users-message")
 def test_the_users_message_moves_no_stream(conversation: Conversation) -> None:
     conversation.hear("llm.start", "m1")
     conversation.upsert("m1", role="user", content="x", streaming=False)
@@ -96,7 +99,7 @@ def test_a_message_without_text_is_not_shown(conversation: Conversation, text: A
     assert content(conversation) == "text"
 
 
-@pytest.mark.states("sem-chat/text/without-text")
+@pytest.mark.states("sem-chat/text/known-text-stays")
 def test_the_known_text_stays_also_in_the_final_upsert(conversation: Conversation) -> None:
     """sem-chat: "then the known text stays, also in the final upsert"."""
     conversation.upsert(version=1, content="hel", streaming=True)
@@ -173,7 +176,7 @@ def test_a_snapshot_shows_which_streams_run_and_which_have_ended(conversation: C
     assert conversation.streams
 
 
-@pytest.mark.states("sem-chat/entity/reader-skips")
+@pytest.mark.states("sem-chat/entity/reader-skips", "sem-chat/entity/reader-records")
 @pytest.mark.parametrize(
     "bad",
     [

@@ -53,6 +53,7 @@ def test_every_event_of_the_contract_is_here() -> None:
     assert set(DATA) == set(sem.EVENT_DATA)
 
 
+@pytest.mark.states("sem-chat/event/data", "sem-chat/frame/shape", "sem-chat/frame/seq")
 @pytest.mark.parametrize("type", list(DATA))
 def test_a_known_event_has_its_data_typed_and_whole(type: str) -> None:
     event = sem.decode_frame(frame(type, DATA[type], seq=3, stream_id="s", metadata={"model": "x"}))
@@ -71,6 +72,7 @@ def test_an_unknown_event_passes_with_its_data_as_it_came() -> None:
     assert (event.seq, event.stream_id, event.metadata) == (msgspec.UNSET, msgspec.UNSET, msgspec.UNSET)
 
 
+@pytest.mark.states("sem-chat/frame/not-a-frame", "sem-chat/frame/seq")
 @pytest.mark.parametrize(
     "text",
     [
@@ -94,6 +96,7 @@ def test_json_that_is_not_such_a_frame_is_ignored(text: str) -> None:
     assert sem.decode_frame(text.encode()) is None
 
 
+@pytest.mark.states("sem-chat/frame/not-json")
 @pytest.mark.parametrize(
     "text",
     [
@@ -116,6 +119,7 @@ def test_text_that_is_not_json_is_a_decode_error(text: str | bytes) -> None:
     assert len(str(refused.value)) < 500
 
 
+@pytest.mark.states("seed-2/problem/metadata/parse-category")
 def test_a_known_event_without_the_shape_of_its_data_is_a_decode_error_that_names_both() -> None:
     with pytest.raises(sem.UndecodableSem, match=r"'llm\.delta'.*Expected `str`, got `int`.*delta"):
         sem.decode_frame(frame("llm.delta", {"delta": 7}))
@@ -129,6 +133,7 @@ def test_data_that_is_missing_is_read_as_empty() -> None:
     assert event.data == sem.LlmStart()
 
 
+@pytest.mark.states("sem-chat/metadata/bad")
 @pytest.mark.parametrize("metadata", [7, "x", [], None])
 def test_bad_metadata_is_ignored_not_fatal(metadata: Any) -> None:
     event = sem.decode_frame(frame("llm.final", DATA["llm.final"], metadata=metadata))
@@ -143,6 +148,7 @@ def test_a_session_error_carries_the_envelope_and_unknown_codes() -> None:
     assert (event.data.code, event.data.recoverable) == ("NEW_CODE", True)
 
 
+@pytest.mark.states("sem-chat/entity/numbers")
 @pytest.mark.parametrize(("given_number", "number"), [(5, 5), ("5", 5), ("9223372036854775807", 2**63 - 1)])
 def test_64_bit_whole_numbers_come_as_numbers_or_strings(given_number: Any, number: int) -> None:
     data = {"version": given_number, "entity": {"id": "e", "kind": "k", "createdAtMs": given_number}}
@@ -152,6 +158,7 @@ def test_64_bit_whole_numbers_come_as_numbers_or_strings(given_number: Any, numb
     assert entity_of(event.data.entity, number).created_at == number
 
 
+@pytest.mark.states("sem-chat/entity/no-fractions")
 @pytest.mark.parametrize(
     "bad", [1.5, "1.5", "2026-01-01", "", None, True, 2**63, "9223372036854775808", [], "1e3"]
 )
@@ -178,6 +185,7 @@ GOOD = {
 }
 
 
+@pytest.mark.states("sem-chat/entity/fields", "sem-chat/entity/unknown-fields", "sem-chat/entity/null")
 def test_a_snapshot_is_read_with_unknown_fields_ignored_and_null_in_props_kept() -> None:
     reading = sem.decode_snapshot(snapshot(GOOD))
     assert (reading.refused, reading.problems) == (0, ())
@@ -185,6 +193,7 @@ def test_a_snapshot_is_read_with_unknown_fields_ignored_and_null_in_props_kept()
     assert entity == TimelineEntity("e", "message", 1, None, 4, {"consumedAt": None})
 
 
+@pytest.mark.states("sem-chat/entity/reader-skips", "sem-chat/entity/props", "sem-chat/entity/meta")
 @pytest.mark.parametrize(
     "bad",
     [

@@ -82,9 +82,9 @@ STEPS = st.lists(
 
 
 @pytest.mark.states(
-    "sem-chat/connect/buffer",
-    "sem-chat/connect/hydration-fails",
-    "seed-2/problem/order",
+    "sem-chat/connect/replay-order",
+    "sem-chat/connect/replay-once",
+    "sem-chat/connect/failed-hydration-replay",
     "sem-chat/version/order",
 )
 @settings(max_examples=250, deadline=None)
@@ -174,7 +174,7 @@ def test_after_any_order_of_events_a_conversation_streams_while_any_stream_runs(
     assert not client.streams
 
 
-@pytest.mark.states("sem-chat/metadata/totals")
+@pytest.mark.states("sem-chat/metadata/totals-by-difference")
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(

@@ -17,7 +17,7 @@ def test_every_event_that_is_read_has_a_default_handler() -> None:
     assert SemRegistry.empty().types == frozenset()
 
 
-@pytest.mark.states("sem-chat/event/other")
+@pytest.mark.states("sem-chat/event/other", "sem-chat/event/registered")
 def test_anything_else_is_ignored_unless_a_handler_was_registered() -> None:
     """sem-chat: "anything else: ignored, unless a handler was registered"."""
     conversation = Conversation()

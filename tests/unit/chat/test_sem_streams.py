@@ -62,7 +62,12 @@ def test_a_delta_goes_on_with_a_stream_or_starts_it(conversation: Conversation, 
     assert selectors.select_stream_start_time(conversation.store.state, "c") == started
 
 
-@pytest.mark.states("sem-chat/event/llm-final", "sem-chat/metadata/turn-stats")
+@pytest.mark.states(
+    "sem-chat/event/llm-final",
+    "sem-chat/metadata/usage",
+    "sem-chat/metadata/duration",
+    "sem-chat/metadata/tokens-per-second",
+)
 @pytest.mark.parametrize("type", ["llm.final", "llm.thinking.summary"])
 def test_a_final_ends_the_stream_and_sets_the_statistics(conversation: Conversation, type: str) -> None:
     """sem-chat: "the stream ends; turn statistics are set … tokens per second to one decimal"."""
@@ -122,7 +127,7 @@ def test_the_model_is_named_by_any_llm_event(conversation: Conversation, type: s
     assert conversation.model == "model-7"
 
 
-@pytest.mark.states("sem-chat/metadata/stream-tokens")
+@pytest.mark.states("sem-chat/metadata/estimated-tokens")
 @pytest.mark.parametrize(
     ("chars", "tokens"), [(0, 1), (1, 1), (4, 1), (5, 1), (6, 2), (10, 3), (14, 4), (18, 5), (400, 100)]
 )
@@ -142,6 +147,7 @@ def test_characters_add_up_where_no_cumulative_text_comes(conversation: Conversa
     assert conversation.tokens == 5
 
 
+@pytest.mark.states("sem-chat/metadata/stream-tokens")
 def test_stream_tokens_are_as_reported_where_usage_comes(conversation: Conversation) -> None:
     conversation.hear("llm.delta", data={"delta": "abcd"}, metadata={"usage": {"outputTokens": 17}})
     assert conversation.tokens == 17
@@ -151,7 +157,7 @@ def test_stream_tokens_are_as_reported_where_usage_comes(conversation: Conversat
     assert conversation.tokens == 0
 
 
-@pytest.mark.states("sem-chat/metadata/turn-stats")
+@pytest.mark.states("sem-chat/metadata/turn-stats", "sem-chat/metadata/tokens-per-second")
 @pytest.mark.parametrize(
     ("metadata", "stats"),
     [
@@ -177,7 +183,7 @@ def test_statistics_are_set_where_usage_or_a_duration_is_known(
     assert conversation.stats == stats
 
 
-@pytest.mark.states("sem-chat/metadata/totals")
+@pytest.mark.states("sem-chat/metadata/totals-final-alone")
 def test_totals_come_from_the_final_alone(conversation: Conversation) -> None:
     """sem-chat: "Conversation totals come from `llm.final` alone"."""
     for type in ("llm.start", "llm.delta", "llm.thinking.delta", "llm.thinking.summary"):
@@ -188,7 +194,7 @@ def test_totals_come_from_the_final_alone(conversation: Conversation) -> None:
     assert selectors.select_conversation_cached_tokens(conversation.store.state, "c") == 4
 
 
-@pytest.mark.states("sem-chat/metadata/totals")
+@pytest.mark.states("sem-chat/metadata/totals-by-difference")
 def test_totals_grow_by_the_difference_to_what_the_same_message_reported(
     conversation: Conversation,
 ) -> None:
@@ -237,7 +243,7 @@ def test_one_bad_field_of_metadata_does_not_cost_the_others(conversation: Conver
     assert conversation.stats == TurnStats(output_tokens=3, duration_ms=2, tokens_per_second=1500.0)
 
 
-@pytest.mark.states("chat-state/producers/socket-closed")
+@pytest.mark.states("sem-chat/text/lost-socket")
 def test_all_streams_end_with_their_socket(conversation: Conversation) -> None:
     """chat-state: "streaming stops", and what was reported of tokens is still known."""
     conversation.hear("llm.final", "m0", metadata={"usage": USAGE})

@@ -30,7 +30,14 @@ def conversation() -> Conversation:
     return Conversation()
 
 
-@pytest.mark.states("sem-chat/event/session-error", "chat-state/producers/session-error")
+@pytest.mark.states(
+    "sem-chat/event/session-error",
+    "chat-state/producers/session-error",
+    "chat-state/producers/session-error/stage",
+    "chat-state/producers/session-error/code",
+    "chat-state/producers/session-error/recoverable",
+    "chat-state/producers/session-error/details",
+)
 @pytest.mark.parametrize("code", list(SessionErrorCode))
 @pytest.mark.parametrize("recoverable", [True, False])
 def test_a_session_error_is_a_record(
@@ -56,6 +63,7 @@ def test_a_code_that_this_version_does_not_know_is_passed_on(conversation: Conve
     assert conversation.error.message == "runtime error (unknown)"
 
 
+@pytest.mark.states("seed-2/problem/order/replay")
 def test_the_same_error_told_again_is_left_alone(conversation: Conversation) -> None:
     conversation.hear("session.error", "row-1", ENVELOPE)
     conversation.clock.advance(60)
@@ -88,7 +96,7 @@ def test_a_large_envelope_is_bounded(conversation: Conversation) -> None:
     assert len(str(conversation.error.details)) < 20_000
 
 
-@pytest.mark.states("chat-state/mirror", "seed-2/questions/mirror")
+@pytest.mark.states("chat-state/mirror", "chat-state/mirror/off", "seed-2/questions/mirror")
 def test_errors_are_not_in_the_timeline_unless_asked_for(conversation: Conversation) -> None:
     """chat-state: "mirroring errors into the timeline is an option of the client, off by default"."""
     conversation.hear("session.error", "row-1", ENVELOPE)

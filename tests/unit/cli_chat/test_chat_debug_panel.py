@@ -137,6 +137,7 @@ async def test_forgetting_empties_the_list(tmp_path: Path) -> None:
         assert len(shown.log.entries("another")) == 1
 
 
+@pytest.mark.states("seed-2/plan/debug-panel")
 async def test_the_history_is_newest_first_and_each_error_has_a_page(tmp_path: Path) -> None:
     async with terminal(tmp_path) as shown:
         await shown.press("ctrl+t")

@@ -16,6 +16,7 @@ def _record(kind: str, stage: str, **fields: object) -> ChatErrorRecord:
     return ChatErrorRecord(id="e", kind=ChatErrorKind(kind), stage=ChatErrorStage(stage), **given)  # type: ignore[arg-type]
 
 
+@pytest.mark.states("seed-2/alternatives/one-source")
 @pytest.mark.parametrize(("kind", "stage"), [*itertools.product(ChatErrorKind, ChatErrorStage)])
 @pytest.mark.parametrize("recoverable", [True, False])
 def test_every_kind_at_every_stage_has_words_and_advice(kind: str, stage: str, recoverable: bool) -> None:

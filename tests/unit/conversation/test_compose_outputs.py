@@ -76,7 +76,13 @@ def frame(event_type: str, event_id: str = "x", **data: Any) -> str:
     ).decode()
 
 
-@pytest.mark.states("sem-chat/text/echo-first", "sem-chat/frame/shape", "sem-chat/entity/fields")
+@pytest.mark.states(
+    "sem-chat/text/message-entity",
+    "sem-chat/frame/shape",
+    "sem-chat/frame/seq",
+    "sem-chat/entity/fields",
+    "sem-chat/version/upsert",
+)
 def test_a_prompt_is_echoed_as_the_users_message() -> None:
     (echo,) = number_prompt("c1", compose_prompt("Hi\0", "u1", NOW), version=3, seq=9)
     assert msgspec.json.decode(echo) == {
@@ -101,6 +107,7 @@ def test_a_prompt_is_echoed_as_the_users_message() -> None:
     }
 
 
+@pytest.mark.states("sem-chat/gateway/speak", "sem-chat/text/message-entity")
 def test_a_message_is_one_upsert() -> None:
     (event,) = Kept().send(ChatMessage(speech_id="s1-1", text="Hello"))
     assert (event["type"], event["id"], event["seq"], event["data"]["version"]) == (
@@ -112,7 +119,7 @@ def test_a_message_is_one_upsert() -> None:
     assert event["data"]["entity"]["props"] == {"role": "assistant", "content": "Hello", "streaming": False}
 
 
-@pytest.mark.states("sem-chat/text/one-id", "sem-chat/text/full-content", "sem-chat/gateway/speak")
+@pytest.mark.states("sem-chat/text/one-id", "sem-chat/text/full-content", "sem-chat/gateway/speak-stream")
 def test_a_streamed_reply_has_one_id_and_all_of_its_text_each_time() -> None:
     kept = Kept()
     events = kept.send(ChatStreamStart(speech_id="r"))
@@ -140,7 +147,12 @@ def test_a_streamed_reply_has_one_id_and_all_of_its_text_each_time() -> None:
     assert kept.state.streams == ()
 
 
-@pytest.mark.states("sem-chat/text/end-before-error")
+@pytest.mark.states(
+    "sem-chat/text/end-before-error",
+    "sem-chat/gateway/error-frame",
+    "sem-chat/gateway/error-entity",
+    "sem-chat/gateway/error-id",
+)
 @pytest.mark.parametrize("recoverable", [True, False])
 def test_an_error_ends_every_stream_first(recoverable: bool) -> None:
     kept = Kept()
@@ -250,7 +262,7 @@ def test_a_sem_frame_is_passed_on_with_the_conversations_own_seq() -> None:
     assert event == {"type": "shop.cart", "id": "c", "data": None, "seq": 21}
 
 
-@pytest.mark.states("sem-chat/entity/sender-strict", "sem-chat/entity/numbers", "sem-chat/entity/null")
+@pytest.mark.states("sem-chat/entity/sender-strict", "sem-chat/entity/null", "sem-chat/version/upsert")
 def test_an_upsert_of_the_agents_gets_the_conversations_version_and_strict_types() -> None:
     entity = {"id": "n", "kind": "note", "createdAtMs": "1700000000000", "props": {"consumedAt": None}}
     payload = frame("timeline.upsert", "n", convId="another", version="99", entity=entity)
@@ -277,6 +289,7 @@ def test_a_time_that_makes_no_sense_is_now(moment: object) -> None:
     assert (sent["createdAtMs"], sent["updatedAtMs"]) == (NOW, NOW)
 
 
+@pytest.mark.states("sem-chat/entity/sender-strict", "sem-chat/entity/meta")
 @pytest.mark.parametrize(
     ("payload", "words"),
     [
@@ -329,7 +342,7 @@ def test_a_text_that_is_too_long_is_cut_where_all_can_see_it(text: str) -> None:
 # ------------------------------------------------------------------ snapshots and what is sent again
 
 
-@pytest.mark.states("sem-chat/get-timeline", "sem-chat/version/snapshot")
+@pytest.mark.states("sem-chat/get-timeline")
 def test_a_snapshot_and_what_is_sent_again_are_read_without_a_problem() -> None:
     kept = Kept()
     kept.send(ChatMessage(speech_id="a", text="A"))

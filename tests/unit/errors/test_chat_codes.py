@@ -37,6 +37,7 @@ def test_the_table_speaks_of_kinds_and_stages_that_exist() -> None:
     }
 
 
+@pytest.mark.states("chat-state/producers/session-error/stage")
 @pytest.mark.parametrize(
     ("code", "stage"),
     [

@@ -116,7 +116,6 @@ def changed(**changes: Any) -> DeployedAgent:
 # ------------------------------------------------------------------ prompts
 
 
-@pytest.mark.states("sem-chat/gateway/session")
 @in_virtual_time
 async def test_a_chat_session_is_live_at_once_and_needs_no_client_to_join() -> None:
     async with chatting() as chat:
@@ -129,7 +128,7 @@ async def test_a_chat_session_is_live_at_once_and_needs_no_client_to_join() -> N
         assert chat.bench.of(SignalToPeer) == []
 
 
-@pytest.mark.states("sem-chat/gateway/session")
+@pytest.mark.states("sem-chat/gateway/prompt")
 @in_virtual_time
 async def test_a_prompt_is_a_chat_message_for_the_agent() -> None:
     async with chatting() as chat:
@@ -203,7 +202,6 @@ async def test_prompts_for_a_session_with_a_room_come_to_nothing() -> None:
 # ------------------------------------------------------------------ outputs
 
 
-@pytest.mark.states("sem-chat/gateway/send-sem")
 @in_virtual_time
 async def test_what_the_agent_sends_is_passed_on_in_order() -> None:
     async with chatting() as chat:
@@ -231,7 +229,7 @@ async def test_what_the_agent_says_is_a_message_of_the_conversation() -> None:
         )
 
 
-@pytest.mark.states("sem-chat/gateway/speak")
+@pytest.mark.states("sem-chat/gateway/speak-stream")
 @in_virtual_time
 async def test_a_stream_is_passed_on_as_it_comes_in_fewer_parts_the_slower_it_is_stored() -> None:
     async with chatting() as chat:
@@ -290,6 +288,7 @@ async def test_binary_data_is_dropped_with_one_line_in_the_agents_log(
 # ------------------------------------------------------------------ gateways that are away
 
 
+@pytest.mark.states("sem-chat/gateway/restart")
 @in_virtual_time
 async def test_nothing_is_lost_while_no_gateway_is_there_for_a_moment() -> None:
     async with chatting() as chat:
@@ -375,7 +374,7 @@ async def test_the_error_for_what_was_too_much_is_told_behind_what_was_kept() ->
 # ------------------------------------------------------------------ failures
 
 
-@pytest.mark.states("sem-chat/gateway/error")
+@pytest.mark.states("sem-chat/gateway/same-error-flow", "sem-chat/gateway/error-id")
 @in_virtual_time
 async def test_a_handler_that_raises_is_told_with_its_rows_id_and_ends_the_session() -> None:
     async with chatting() as chat:
@@ -458,7 +457,7 @@ async def test_a_voice_agents_conversation_has_no_crash_message() -> None:
 IDLE = changed(settings=SessionSettings(data_only_idle_timeout_seconds=60))
 
 
-@pytest.mark.states("sem-chat/gateway/same-rules")
+@pytest.mark.states("sem-chat/gateway/same-limits")
 @in_virtual_time
 async def test_a_conversation_that_idles_ends_and_prompts_are_activity() -> None:
     async with chatting(agent=IDLE) as chat:
