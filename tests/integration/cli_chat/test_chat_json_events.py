@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -112,6 +113,20 @@ async def test_a_reply_that_does_not_come_is_waited_for_so_long_and_no_longer(
     done, lines = await _converse(server, "hello", wait_seconds=0.3)
     assert not done
     assert lines[-1]["problems"] == ["no whole reply within 0.3 s"]
+
+
+async def test_an_interrupted_conversation_is_not_told_as_done(server: ScriptedChatServer) -> None:
+    server.on_prompt = lambda server, conv_id, prompt: None
+    lines: list[dict[str, Any]] = []
+    async with ConversationManager(ChatStore(), server.base_url) as manager:
+        task = asyncio.create_task(
+            converse(manager, CONV, given_prompts(["hello"]), wait_seconds=60, write=lines.append)
+        )
+        await server.until(lambda: server.prompts)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert lines[-1] == {"event": "closed", "ok": False, "problems": ["interrupted"]}
 
 
 async def test_a_server_that_is_not_there_fails_with_its_errors(server: ScriptedChatServer) -> None:

@@ -94,6 +94,9 @@ async def converse(
     except Failure as problem:  # of what was given to be sent
         problems.append(problem.message)
         raise
+    except asyncio.CancelledError:  # ^C
+        problems.append("interrupted")
+        raise
     finally:
         unsubscribe()
         write({"event": "closed", "ok": not problems, "problems": problems})
@@ -195,7 +198,7 @@ class _Teller:
             line: dict[str, Any] = {"event": "streaming", "streaming": streaming}
             if not streaming:
                 line["model"] = selectors.select_model_name(state, conv_id)
-                line["turn"] = msgspec.to_builtins(selectors.select_current_turn_stats(state, conv_id))
+                line["turn"] = _turn(state, conv_id)
             self._write(line)
 
     def _tell_error(self, record: ChatErrorRecord) -> None:
@@ -244,3 +247,11 @@ def _errors(state: ChatState, conv_id: str) -> tuple[ChatErrorRecord, ...]:
     if current is None or any(current.id == record.id for record in recorded):
         return recorded
     return (*recorded, current)
+
+
+def _turn(state: ChatState, conv_id: str) -> dict[str, Any] | None:
+    """What is known of the last turn."""
+    stats = selectors.select_current_turn_stats(state, conv_id)
+    if stats is None:
+        return None
+    return {name: value for name, value in msgspec.to_builtins(stats).items() if value is not None}
