@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,51 @@ def test_set_error_makes_an_error_current_without_recording_it(store: ChatStore)
     assert selectors.select_error_history(store.state, "conv-1") == ()
 
 
+@pytest.mark.states("chat-state/actions/set-error/fields")
+def test_set_error_takes_the_fields_that_push_error_takes(store: ChatStore) -> None:
+    fields: dict[str, Any] = {
+        "kind": "http_error",
+        "stage": "hydrate",
+        "message": "no",
+        "source": "http",
+        "code": "X",
+        "status": 404,
+        "recoverable": True,
+        "at": 7,
+        "details": {"url": "/chat"},
+        "id": "mine",
+    }
+    assert set(fields) == set(ChatErrorRecord.__struct_fields__)
+    store.dispatch(actions.set_error("conv-1", **fields))
+    assert selectors.select_current_error(store.state, "conv-1") == ChatErrorRecord(
+        **{**fields, "kind": ChatErrorKind.HTTP_ERROR, "stage": ChatErrorStage.HYDRATE}
+    )
+
+
+@pytest.mark.states("seed-2/state/last-error", "seed-2/state/current-error", "seed-2/state/error-history")
+def test_a_session_has_the_seeds_three_fields(store: ChatStore) -> None:
+    first = push(store, "one")
+    second = push(store, "two")
+    session = store.state.chat_session["conv-1"]
+    assert (session.last_error, session.current_error) == ("two", second)
+    assert session.error_history == (first, second)
+    store.dispatch(actions.clear_error("conv-1"))
+    session = store.state.chat_session["conv-1"]
+    assert (session.last_error, session.current_error) == (None, None)
+    assert session.error_history == (first, second)
+
+
+@pytest.mark.states("seed-2/decisions/shim", "seed-2/plan/string-selector")
+def test_an_interface_that_writes_and_reads_strings_goes_on_working(store: ChatStore) -> None:
+    """What it did before there were records: set a string, show it, clear it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        store.dispatch(actions.set_stream_error("conv-1", "The connection is lost."))
+        assert selectors.select_last_error(store.state, "conv-1") == "The connection is lost."
+        store.dispatch(actions.set_stream_error("conv-1", None))
+    assert selectors.select_last_error(store.state, "conv-1") is None
+
+
 @pytest.mark.states("chat-state/actions/set-error/record", "chat-state/actions/push-error/record")
 def test_a_record_can_be_set_and_pushed_as_it_is(store: ChatStore) -> None:
     record = push(store, "first", details={"a": 1})
@@ -142,6 +188,20 @@ def test_the_store_fills_in_id_time_and_words_and_trims_the_message(store: ChatS
     record = push(store, "  \n ")
     assert (record.id, record.at, record.message) == ("e0", NOW_MS, "http error (send)")
     assert push(store, "  too bad \n").message == "too bad"
+
+
+@pytest.mark.states(
+    "chat-state/normalize/at-dispatch", "seed-2/decisions/normalize/at", "seed-2/decisions/normalize/message"
+)
+def test_an_action_is_completed_each_time_that_it_is_dispatched(store: ChatStore, clock: ManualClock) -> None:
+    action = actions.push_error("conv-1", kind="http_error", stage="send")
+    assert (action.id, action.at, action.message, action.recoverable) == (None,) * 4
+    store.dispatch(action)
+    clock.advance(60)
+    store.dispatch(action)
+    first, second = selectors.select_error_history(store.state, "conv-1")
+    assert (first.id, first.at, second.id, second.at) == ("e0", NOW_MS, "e1", NOW_MS + 60_000)
+    assert first.message == second.message == "http error (send)"
 
 
 @pytest.mark.states("chat-state/normalize/id", "seed-2/record/id")

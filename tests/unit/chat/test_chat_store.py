@@ -77,6 +77,27 @@ def test_an_old_state_never_changes_and_what_did_not_change_is_the_same_object()
     assert store.state.chat_session["a"] is session
 
 
+@pytest.mark.states(
+    "chat-state/store/chat-session", "chat-state/store/timeline", "chat-state/store/chat-window"
+)
+def test_the_state_has_three_slices_and_an_action_changes_its_own() -> None:
+    store = ChatStore()
+    for action, changed in (
+        (actions.push_error("a", kind="ws_error", stage="stream"), "chat_session"),
+        (actions.set_is_streaming("a", True), "chat_session"),
+        (actions.upsert_entity("b", TimelineEntity("e", "message", 1)), "timeline"),
+        (actions.set_window_conversation("w", "c"), "chat_window"),
+    ):
+        before = store.state
+        store.dispatch(action)
+        for name in ("chat_session", "timeline", "chat_window"):
+            same = getattr(store.state, name) is getattr(before, name)
+            assert same is (name != changed), (action, name)
+    assert set(store.state.chat_session) == {"a"}
+    assert set(store.state.timeline) == {"b"}
+    assert set(store.state.chat_window) == {"w"}
+
+
 def test_the_state_and_its_records_refuse_assignment() -> None:
     store = ChatStore()
     store.dispatch(actions.push_error("a", kind="ws_error", stage="stream"))

@@ -31,9 +31,21 @@ def ids(store: ChatStore) -> list[str]:
     return [each.id for each in selectors.select_timeline_entities(store.state, "c")]
 
 
+@pytest.mark.states("chat-state/timeline/entity")
+def test_an_entity_has_the_fields_of_the_contract_in_its_order() -> None:
+    given: Any = ("e", "message", 1, 2, 3, {"a": None})
+    names = ("id", "kind", "created_at", "updated_at", "version", "props")
+    assert TimelineEntity.__struct_fields__ == names
+    assert TimelineEntity(*given) == TimelineEntity(**dict(zip(names, given, strict=True)))
+    bare = TimelineEntity("e", "message", 1)
+    assert (bare.updated_at, bare.version, bare.props) == (None, None, {})
+    assert type(bare.props) is dict
+
+
 @pytest.mark.states("chat-state/timeline/add-entity")
 def test_add_entity_leaves_a_known_id_alone(store: ChatStore) -> None:
     store.dispatch(actions.add_entity("c", entity(props={"a": 1})))
+    assert selectors.select_timeline_entities(store.state, "c") == (entity(props={"a": 1}),)
     before = store.state
     store.dispatch(actions.add_entity("c", entity(kind="log", props={"a": 2})))
     assert store.state is before

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.chat.sem_conversation import Conversation, message
-from voicethere.chat import ChatErrorKind, ChatErrorStage, TimelineEntity
+from voicethere.chat import ChatErrorKind, ChatErrorStage, TimelineEntity, selectors
 
 
 @pytest.fixture
@@ -111,6 +111,25 @@ def test_the_known_text_stays_also_in_the_final_upsert(conversation: Conversatio
     assert entity.props == {"role": "assistant", "content": "hel", "streaming": False, "model": "m"}
     assert entity.version == 3
     assert not conversation.streams
+
+
+@pytest.mark.states("sem-chat/entity/consumed-null", "sem-chat/entity/null")
+def test_suggestions_whose_consumed_at_becomes_null_are_shown_again(conversation: Conversation) -> None:
+    """sem-chat: "a suggestions entity is shown again when `consumedAt` is null"."""
+
+    def report(version: int, **props: Any) -> tuple[str, ...]:
+        entity = {
+            "id": "s",
+            "kind": "suggestions",
+            "props": {"items": ["yes"], "source": "assistant", **props},
+        }
+        conversation.hear("timeline.upsert", "s", {"version": version, "entity": entity})
+        return selectors.select_suggestions(conversation.store.state, "c")
+
+    assert report(1) == ("yes",)
+    assert report(2, consumedAt=70) == ()
+    assert report(3) == ()  # what is not named stays as it was
+    assert report(4, consumedAt=None) == ("yes",)
 
 
 def test_an_empty_message_does_not_take_the_place_of_another_kind(conversation: Conversation) -> None:

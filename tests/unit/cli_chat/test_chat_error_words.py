@@ -26,6 +26,23 @@ def test_every_kind_at_every_stage_has_words_and_advice(kind: str, stage: str, r
     assert words.advice.endswith((".", "?"))
 
 
+@pytest.mark.states("seed-2/problem/no-text-heuristics")
+@pytest.mark.parametrize(("kind", "stage"), [*itertools.product(ChatErrorKind, ChatErrorStage)])
+def test_what_to_do_does_not_depend_on_what_the_message_says(kind: str, stage: str) -> None:
+    for recoverable in (True, False):
+        told = {
+            (words.title, words.advice)
+            for message in (
+                "the message",
+                "retry now: timeout, 503, connection lost",
+                "401 forbidden key",
+                "é",
+            )
+            for words in [error_words(_record(kind, stage, recoverable=recoverable, message=message))]
+        }
+        assert len(told) == 1
+
+
 @pytest.mark.parametrize("code", [*SessionErrorCode])
 def test_every_session_error_code_is_explained_from_the_catalog(code: SessionErrorCode) -> None:
     record = _record("runtime_error", "stream", code=code.value, recoverable=False)
