@@ -473,6 +473,24 @@ async def test_client_keys_belong_to_one_project(platform: Any, api: Any) -> Non
     assert (await bound.refused("POST", "/api-keys", json={"name": "more"}))[0] == 403
 
 
+@pytest.mark.states("sem-chat/keys/public-apis")
+async def test_a_client_key_opens_no_route_of_the_control_plane(platform: Any, api: Any) -> None:
+    project_id = await api.project()
+    published = await platform.key("client", project_id=project_id)
+    paths = (await platform.http.get("/openapi.json")).json()["paths"]
+    tried = 0
+    for path, item in paths.items():
+        for method in set(item) & set(METHODS):
+            filled = path.removeprefix("/api/v1")
+            for parameter in item[method].get("parameters", []):
+                value = "1" if parameter["schema"].get("type") == "integer" else project_id
+                filled = filled.replace(f"{{{parameter['name']}}}", value)
+            status, code, _ = await published.refused(method.upper(), filled)
+            assert (status, code) == (403, "FORBIDDEN"), (method, path)
+            tried += 1
+    assert tried > 20
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

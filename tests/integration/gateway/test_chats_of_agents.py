@@ -100,6 +100,15 @@ async def row_of(operator: Operator, project_id: str, error: dict[str, Any]) -> 
     return (await eventually("the error is stored", ask))[0]
 
 
+@pytest.mark.states(
+    "sem-chat/gateway/session",
+    "sem-chat/gateway/prompt",
+    "sem-chat/gateway/speak",
+    "sem-chat/gateway/speak-stream",
+    "sem-chat/gateway/send-other",
+    "sem-chat/gateway/sockets",
+    "sem-chat/gateway/seq",
+)
 async def test_an_agent_answers_in_a_chat(api: ChatApi) -> None:
     """sem-chat: "a prompt is `on_data_channel_message` with `{"type": "chat", "text"}`"."""
     talker, other = await api.listen("answers"), await api.listen("answers")
@@ -123,6 +132,14 @@ async def test_an_agent_answers_in_a_chat(api: ChatApi) -> None:
     ]
 
 
+@pytest.mark.states(
+    "sem-chat/gateway/same-error-flow",
+    "sem-chat/gateway/error-frame",
+    "sem-chat/gateway/error-entity",
+    "sem-chat/gateway/error-id",
+    "sem-chat/gateway/next-session",
+    "sem-chat/connect/not-closed-by-sessions",
+)
 @pytest.mark.parametrize(
     ("prompt", "code"),
     [("raise", "AGENT_HANDLER_FAILED"), ("half", "AGENT_HANDLER_FAILED"), ("die", "AGENT_CHILD_CRASHED")],
@@ -167,6 +184,7 @@ async def test_a_project_without_a_deploy_says_so(platform: RunningPlatform, ope
         await api.aclose()
 
 
+@pytest.mark.states("sem-chat/gateway/next-session")
 async def test_a_session_that_is_ended_in_order_is_followed_by_the_next(
     api: ChatApi, operator: Operator, deployed: Deployed
 ) -> None:
@@ -214,6 +232,7 @@ async def listened(api: ChatApi, conv_id: str) -> Talker:
     return found
 
 
+@pytest.mark.states("sem-chat/gateway/restart", "sem-chat/gateway/seq")
 async def test_a_gateway_that_is_killed_mid_stream_and_started_again_loses_nothing() -> None:
     """sem-chat: a conversation survives a gateway restart."""
     async with roles_apart() as roles, Operator(roles.control_plane) as operator:
@@ -243,6 +262,7 @@ async def test_a_gateway_that_is_killed_mid_stream_and_started_again_loses_nothi
             await api.aclose()
 
 
+@pytest.mark.states("sem-chat/gateway/sockets", "sem-chat/gateway/seq", "sem-chat/version/one-counter")
 async def test_two_gateways_on_redis_tell_the_same() -> None:
     async with (
         distributed_platform(

@@ -191,6 +191,7 @@ async def test_without_a_good_key_nothing_is_told(platform: Platform) -> None:
         assert problem(await platform.http.get("/v1/sessions/x", headers=headers), 401)[0] == "UNAUTHORIZED"
 
 
+@pytest.mark.states("sem-chat/keys/public-apis", "sem-chat/keys/one-project")
 async def test_a_client_key_starts_and_polls_sessions_of_its_project_only(platform: Platform) -> None:
     await platform.deploy()
     await platform.runner()
