@@ -654,3 +654,19 @@ async def test_a_deleted_project_takes_its_conversations_along(
     with pytest.raises(LookupError, match="there is no project"):
         await prompt(store, project, "late")
     assert await say(store, project, ChatMessage(speech_id="m", text="x")) == [Skipped(applied_up_to=None)]
+
+
+async def test_what_changed_lately_is_found_by_its_time(
+    store: Store, project: Project, clock: ManualClock
+) -> None:
+    await prompt(store, project, conv_id="old")
+    clock.advance(10)
+    since = clock.wire_time()
+    assert await store.conversations_changed(project.id, since=since) == {}
+    for conv_id in ("c1", "c2"):
+        await prompt(store, project, conv_id=conv_id)
+        clock.advance(1)
+    await prompt(store, project, "again", conv_id="c2")
+    assert await store.conversations_changed(project.id, since=since) == {"c1": 1, "c2": 2}
+    assert await store.conversations_changed(project.id, since=since, limit=1) == {"c2": 2}
+    assert await store.conversations_changed("another", since=since) == {}

@@ -52,6 +52,7 @@ SETTINGS = GatewaySettings(
     recover_seconds=0.1,
     orphan_seconds=0.3,
     gap_seconds=0.2,
+    sweep_seconds=0.1,
     sockets=SocketLimits(of_process=40, of_project=30, of_conversation=20, queue_frames=50),
 )
 

@@ -14,6 +14,7 @@ from websockets.exceptions import InvalidStatus
 from tests.e2e.waiting import eventually_true
 from tests.integration.gateway.conftest import SETTINGS, Served, World
 from tests.integration.gateway.talking import ChatApi, assert_numbered, of_type, says, upsert
+from voicethere.adapters.relay.shared import HubView
 from voicethere.errors.codes import SessionErrorCode
 from voicethere.errors.records import SessionErrorEnvelope
 from voicethere.wire.control_channel import EndReason
@@ -21,6 +22,7 @@ from voicethere.wire.control_plane import KeyKind
 from voicethere.wire.relay import (
     ChatClosed,
     ChatFailure,
+    ChatFrames,
     ChatMessage,
     ChatPassed,
     ChatStreamEnd,
@@ -158,6 +160,27 @@ async def test_what_is_said_twice_or_by_two_is_told_once(world: World, served: S
     assert here_talker.numbered == there_talker.numbered
     contents = [entity["props"]["content"] for entity in (await api.timeline("c"))["entities"]]
     assert sorted(contents) == sorted(["hello", "hello again", *(f"line {n}" for n in range(1, 31))])
+
+
+async def test_frames_that_are_lost_between_gateways_are_made_up_for(world: World, api: ChatApi) -> None:
+    """With a lost last frame there is no gap to see: the gateways compare themselves with the database."""
+    other = await world.gateway()
+    talker = await world.client(other).listen("c")
+    session_id = await world.conversation(api, "c", "hello")
+    await talker.until(says("user", "hello"))
+
+    async def lose(notice: object) -> None:
+        assert isinstance(notice, ChatFrames)
+
+    # The one that stores what is said tells nobody.
+    other.gateway.outputs.forget(session_id)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HubView, "publish", lambda self, notice: lose(notice))
+        await world.chats.say(session_id, message(session_id, 1, "the last words"))
+        told = await talker.until(says("assistant", "the last words"))
+    assert "seq" not in told
+    await world.chats.say(session_id, message(session_id, 2, "and more"))
+    assert "seq" in await talker.until(says("assistant", "and more"))
 
 
 async def test_outputs_out_of_order_wait_for_each_other(world: World, api: ChatApi) -> None:

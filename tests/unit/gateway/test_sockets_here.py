@@ -57,6 +57,20 @@ async def test_frames_before_the_first_look_at_the_database_are_no_gap() -> None
     assert await socket.queue.next() == "fifty-seven"
 
 
+async def test_who_misses_what_the_database_has_is_told_anew() -> None:
+    here = SocketsHere(ManualClock(), SocketLimits(), gap_seconds=1.0)
+    socket = await opened(here, 4)
+    assert here.projects() == ["p"]
+    assert here.compare("p", {"c": 4, "unknown": 9}) == 0
+    assert here.compare("p", {"c": 6}) == 0, "it may be on its way"
+    here.deliver(("p", "c"), 5, ["five", "six"])
+    assert here.compare("p", {"c": 7}) == 0
+    assert [await socket.queue.next(), await socket.queue.next()] == ["five", "six"]
+    assert here.compare("p", {"c": 7}) == 1
+    assert await socket.queue.next() == CatchUp()
+    assert here.compare("p", {"c": 7}) == 0
+
+
 async def test_who_is_gone_is_counted_no_more() -> None:
     here = SocketsHere(ManualClock(), SocketLimits(), gap_seconds=1.0)
     sockets = [await opened(here, 0) for _ in range(3)]

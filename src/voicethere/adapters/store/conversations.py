@@ -192,6 +192,17 @@ def sessions_to_reconcile(connection: Connection, limit: int) -> list[HeldSessio
     ]
 
 
+def changed_since(connection: Connection, project_id: str, since_ms: int, *, limit: int) -> dict[str, int]:
+    """The `seq` of conversations that were changed at or after this moment, by their ids; the newest ones."""
+    query = (
+        select(conversations.c.id, conversations.c.seq)
+        .where(conversations.c.project_id == project_id, conversations.c.updated_at_ms >= since_ms)
+        .order_by(conversations.c.updated_at_ms.desc())
+        .limit(limit)
+    )
+    return {row.id: row.seq for row in connection.execute(query)}
+
+
 def record_of(row: Row[Any]) -> ConversationRecord:
     """A row of all columns of `conversations`."""
     return ConversationRecord(

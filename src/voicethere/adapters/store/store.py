@@ -456,6 +456,16 @@ class Store:
             lambda c: conversations.latest_entities(c, project_id, conv_id, limit=limit, since=since)
         )
 
+    async def conversations_changed(
+        self, project_id: str, *, since: str, limit: int = 10_000
+    ) -> dict[str, int]:
+        """The `seq` of conversations that were changed at or after this wire time, by their ids; the newest
+        `limit` ones."""
+        since_ms = columns.to_ms(since)
+        return await self._database.read(
+            lambda c: conversations.changed_since(c, project_id, since_ms, limit=limit)
+        )
+
     async def accept_prompt(self, project_id: str, conv_id: str, text: str, echo: Composed) -> Accepted:
         """Keep a prompt and its echo (`core.conversation.compose_prompt`) in one transaction; the
         conversation is made where there is none. It is the current session's at once, where there is one.

@@ -42,6 +42,7 @@ GOING_AWAY = 1001
 POLICY_VIOLATION = 1008
 _MOST_SHARED_CHARS = 256 * 1024
 _TICK_SECONDS = 0.25
+_CHANGED_WITHIN_SECONDS = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -108,6 +109,7 @@ class Gateway:
             asyncio.create_task(self._tick_on(), name="chat gateway clock"),
             asyncio.create_task(self._recheck(), name="chat gateway keys"),
             asyncio.create_task(self._recover(), name="chat gateway recovery"),
+            asyncio.create_task(self._sweep(), name="chat gateway sweep"),
             asyncio.create_task(self._closing.wait(), name="chat gateway closing"),
         ]
         try:
@@ -196,7 +198,13 @@ class Gateway:
         self.here.told(socket, 0 if record is None else record.seq)
         if record is not None and record.session_id is not None:
             self.outputs.care(record.session_id, socket.key)
-        return [frame.decode() for frame in resend(conv_id, latest)]
+        frames = [frame.decode() for frame in resend(conv_id, latest)]
+        room = self.settings.resent_bytes
+        for index in range(len(frames) - 1, -1, -1):
+            room -= len(frames[index])
+            if room < 0:
+                return frames[index + 1 :]
+        return frames
 
     # ------------------------------------------------------------------ what is stored
 
@@ -264,6 +272,22 @@ class Gateway:
                 async with asyncio.timeout(self.settings.recover_seconds):
                     await self._news.wait()
 
+    async def _sweep(self) -> None:
+        """What gateways tell each other may be lost on its way, and of the last frame nobody sees a gap."""
+        while self._tells_others:
+            await asyncio.sleep(self.settings.sweep_seconds)
+            since = iso_from_epoch(self._clock.now() - _CHANGED_WITHIN_SECONDS)
+            try:
+                for project_id in self.here.projects():
+                    changed = await self._store.conversations_changed(project_id, since=since)
+                    if behind := self.here.compare(project_id, changed):
+                        _log.warning("frames_were_lost", project_id=project_id, conversations=behind)
+            except StoreUnavailable as problem:
+                _log.warning("frames_not_compared", reason=str(problem))
+            except Exception:
+                _log.exception("frames_not_compared")
+        await self._closing.wait()
+
     async def _recheck(self) -> None:
         while True:
             await asyncio.sleep(self.settings.recheck_seconds)
@@ -297,28 +321,23 @@ def _nobody_counts(_: float) -> None:
 
 
 def _notices(stored: Sequence[Stored]) -> list[ChatFrames]:
-    """Few of them: frames of one conversation that follow each other go together."""
+    """Few of them, none too large: frames of one conversation that follow each other go together."""
     notices: list[ChatFrames] = []
-    open_one: dict[Key, tuple[int, list[str], int]] = {}
-
-    def finish(key: Key) -> None:
-        first_seq, frames, _ = open_one.pop(key)
-        notices.append(
-            ChatFrames(project_id=key[0], conversation_id=key[1], first_seq=first_seq, frames=frames)
-        )
-
+    chars: dict[Key, int] = {}
+    latest: dict[Key, ChatFrames] = {}
     for one in stored:
-        chars = sum(len(frame) for frame in one.frames)
-        if not one.frames:
-            continue
-        known = open_one.get(one.key)
-        if known is not None and (
-            known[0] + len(known[1]) != one.first_seq or known[2] + chars > _MOST_SHARED_CHARS
-        ):
-            finish(one.key)
-            known = None
-        first_seq, frames, size = known or (one.first_seq, [], 0)
-        open_one[one.key] = (first_seq, frames + one.frames, size + chars)
-    for key in list(open_one):
-        finish(key)
+        for seq, frame in enumerate(one.frames, one.first_seq):
+            notice = latest.get(one.key)
+            if (
+                notice is None
+                or notice.first_seq + len(notice.frames) != seq
+                or chars[one.key] + len(frame) > _MOST_SHARED_CHARS
+            ):
+                notice = latest[one.key] = ChatFrames(
+                    project_id=one.key[0], conversation_id=one.key[1], first_seq=seq, frames=[]
+                )
+                notices.append(notice)
+                chars[one.key] = 0
+            notice.frames.append(frame)
+            chars[one.key] += len(frame)
     return notices

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from voicethere.adapters.http.errors import HttpProblem
 from voicethere.core.ports import Clock
@@ -36,6 +36,7 @@ class _Conversation:
         self.line = SeqLine(0)
         self.known = False
         self.gap_since: float | None = None
+        self.wanted_seq = 0
 
 
 class SocketsHere:
@@ -144,6 +145,27 @@ class SocketsHere:
         for conversation in list(self._conversations.values()):
             if conversation.gap_since is not None and now - conversation.gap_since >= self._gap_seconds:
                 self._pass_over(conversation)
+
+    def projects(self) -> list[str]:
+        """Those that have sockets here."""
+        return list(self._of_project)
+
+    def compare(self, project_id: str, seqs: Mapping[str, int]) -> int:
+        """What the database has of the project's conversations, by id. Those of whose frames some have not
+        come since the last comparison are told anew; how many."""
+        behind = 0
+        for conv_id, seq in seqs.items():
+            conversation = self._conversations.get((project_id, conv_id))
+            if conversation is None or not conversation.known:
+                continue
+            if conversation.line.seq < conversation.wanted_seq:
+                behind += 1
+                conversation.line.known(seq)
+                conversation.gap_since = None
+                for socket in conversation.sockets:
+                    socket.queue.fall_behind()
+            conversation.wanted_seq = seq
+        return behind
 
     def close_all(self, code: int, reason: str) -> None:
         """Close every socket."""

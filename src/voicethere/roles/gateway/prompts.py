@@ -40,6 +40,8 @@ class _Care:
         self.customer_context = customer_context
         self.changed = asyncio.Event()
         self.seen_at: float | None = None
+        self.said_at: dict[tuple[str, int], float] = {}
+        """When each prompt was last said to its session."""
 
 
 class Prompts:
@@ -203,7 +205,7 @@ class Prompts:
             if await self._over(key, session_id, session):
                 care.changed.set()
         elif session.status is ProvisioningStatus.READY and session.runner_id is not None:
-            await self._say(session.runner_id, session_id, pending)
+            await self._say(session.runner_id, session_id, pending, care)
         elif session.status is ProvisioningStatus.WAITING:
             await self._keep_its_place(session_id, care)
         return True
@@ -228,14 +230,22 @@ class Prompts:
         await self._hub.publish(SessionWanted(session_id=record.id))
         return record.id
 
-    async def _say(self, runner_id: str, session_id: str, pending: Sequence[PendingPrompt]) -> None:
+    async def _say(
+        self, runner_id: str, session_id: str, pending: Sequence[PendingPrompt], care: _Care
+    ) -> None:
+        now = self._clock.monotonic()
+        again = now - self._settings.again_seconds
         try:
             for prompt in pending:
-                if prompt.session_id == session_id and prompt.session_number is not None:
-                    await self._hub.send(
-                        runner_id,
-                        ChatPrompt(session_id=session_id, number=prompt.session_number, text=prompt.text),
-                    )
+                number = prompt.session_number
+                if prompt.session_id != session_id or number is None:
+                    continue
+                if care.said_at.get((session_id, number), again) > again:
+                    continue
+                await self._hub.send(
+                    runner_id, ChatPrompt(session_id=session_id, number=number, text=prompt.text)
+                )
+                care.said_at[session_id, number] = now
         except RunnerAway:
             _log.info("prompts_wait_for_the_runner", session_id=session_id, runner_id=runner_id)
 

@@ -20,7 +20,8 @@ class SocketLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`resent_entities`: so many of a conversation's latest are sent again when a socket opens.
+    """`resent_entities`: so many of a conversation's latest are sent again when a socket opens, of
+    `resent_bytes` together at most.
     `backlog_outputs` and `backlog_bytes` bound what waits to be stored (more is said again by its runner),
     `batch_outputs` what one transaction stores.
 
@@ -29,10 +30,12 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     `again_seconds`: after what time a prompt that no runner has taken is said again. `recover_seconds`: how
     often it is looked for prompts and ended sessions of which nobody cares. `orphan_seconds`: how old a
     prompt must be to count as one of them. `gap_seconds`: how long frames wait for those before them.
+    `sweep_seconds`: how often it is looked whether frames of other gateways were lost on their way here.
     `issued_seconds`: how long an issued conversation id is good where a project requires them.
     """
 
     resent_entities: int = 200
+    resent_bytes: int = 4 * 1024 * 1024
     backlog_outputs: int = 4_096
     backlog_bytes: int = 32 * 1024 * 1024
     batch_outputs: int = 256
@@ -42,6 +45,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     recover_seconds: float = 2.0
     orphan_seconds: float = 5.0
     gap_seconds: float = 1.0
+    sweep_seconds: float = 5.0
     drain_seconds: float = 2.0
     issued_seconds: int = 30 * 86_400
     sockets: SocketLimits = SocketLimits()
