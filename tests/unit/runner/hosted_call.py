@@ -22,7 +22,8 @@ from voicethere.roles.runner.client_leg import OverControlChannel
 from voicethere.roles.runner.connections import ConnectionEvents
 from voicethere.roles.runner.crash_speech import CrashSpeech
 from voicethere.roles.runner.gauges import RunnerCounts
-from voicethere.roles.runner.host import RunnerParts, SessionHost
+from voicethere.roles.runner.host import SessionHost
+from voicethere.roles.runner.runner_parts import RunnerParts
 from voicethere.roles.runner.settings import RunnerSettings
 from voicethere.roles.runner.unpacked import UnpackedBundles
 from voicethere.testing.queue import InMemoryErrorQueue

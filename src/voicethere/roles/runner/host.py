@@ -14,31 +14,28 @@ from typing import Any
 import msgspec
 import structlog
 
-from voicethere.core.ports import Clock, ErrorQueuePort, SpeechProviderError, SpeechSuite
+from voicethere.core.ports import SpeechProviderError
 from voicethere.core.session import Event, Phase, SessionState, effects, events, step
 from voicethere.core.session.early import fits
-from voicethere.errors import Cause, Crash, ErrorRecord, HandlerFailure, Redactor, fit_envelope
+from voicethere.errors import Cause, ErrorRecord, Redactor, fit_envelope
 from voicethere.errors.times import iso_from_epoch
-from voicethere.roles.runner.agent_events import AgentError, AgentEvent, ChildGone, LogLine, Spoken
+from voicethere.roles.runner.agent_events import AgentEvent, LogLine, Spoken
 from voicethere.roles.runner.agent_speech import AgentSpeech, SpeechOutlet
-from voicethere.roles.runner.agent_supply import AgentSupply, SessionAgent
 from voicethere.roles.runner.chat_leg import ChatLeg, ChatLegEvents
 from voicethere.roles.runner.client_leg import ClientLeg
 from voicethere.roles.runner.client_messages import MessageRefused
 from voicethere.roles.runner.client_requests import ClientRequests
 from voicethere.roles.runner.closing import close_all
 from voicethere.roles.runner.connections import ClientConnections, ConnectionEvents
-from voicethere.roles.runner.crash_speech import CrashSpeech
-from voicethere.roles.runner.gauges import RunnerCounts
 from voicethere.roles.runner.listening import Listener
+from voicethere.roles.runner.machine_events import machine_event
 from voicethere.roles.runner.reporter import Reporter
-from voicethere.roles.runner.session_environment import environment_of
+from voicethere.roles.runner.runner_parts import RunnerParts
+from voicethere.roles.runner.session_children import SessionChildren
 from voicethere.roles.runner.session_rules import rules_of
-from voicethere.roles.runner.settings import RunnerSettings
 from voicethere.roles.runner.speaking import Speaker, SpeakerEvents
 from voicethere.roles.runner.timers import Timers
 from voicethere.roles.runner.token_renewal import TokenRenewal
-from voicethere.roles.runner.unpacked import UnpackedBundles
 from voicethere.roles.runner.written_speech import AnnouncedSpeech, ChatSpeech
 from voicethere.wire import ipc
 from voicethere.wire.control_channel import (
@@ -51,25 +48,10 @@ from voicethere.wire.control_channel import (
     SpeechEventType,
     runner_message_type,
 )
-from voicethere.wire.relay import AssignSession, RoomClosed, SignalToPeer, TokenIssued, TokenWanted, ToService
+from voicethere.wire.relay import AssignSession, RoomClosed, SignalToPeer, TokenIssued, TokenWanted
 from voicethere.wire.tagged import encode_text
 
 _log = structlog.get_logger(__name__)
-
-
-class RunnerParts(msgspec.Struct, frozen=True, kw_only=True):
-    """What all sessions of a runner share. `send` puts a message on the relay; `connect` is for tests."""
-
-    settings: RunnerSettings
-    agents: AgentSupply
-    speech: SpeechSuite
-    queue: ErrorQueuePort
-    bundles: UnpackedBundles
-    crash_speech: CrashSpeech
-    clock: Clock
-    counts: RunnerCounts
-    send: Callable[[ToService], None]
-    connect: Callable[..., ClientConnections] = ClientConnections
 
 
 class SessionHost:
@@ -94,9 +76,16 @@ class SessionHost:
         self._records: dict[int, ErrorRecord] = {}
         self._commands: tuple[str, ...] = ()
         self._loaded = False
-        self._child: SessionAgent | None = None
-        self._crashed_children: list[SessionAgent] = []
-        self._starting: asyncio.Task[None] | None = None
+        self._children = SessionChildren(
+            self.session_id,
+            agent,
+            parts,
+            context=lambda: self._state.customer_context,
+            on_event=self._agent_event,
+            redact=self._redactor.text,
+            spawn=self._spawn,
+            failed=self.fault,
+        )
         self._tokens = TokenRenewal(
             clock=parts.clock,
             share=settings.token_refresh_share,
@@ -173,7 +162,7 @@ class SessionHost:
 
     def begin(self) -> None:
         """Start the agent's process, and have the crash message ready before it is needed."""
-        self._starting = self._spawn(self._start_agent())
+        self._children.start()
         if self._chat is not None:
             self._chat.open()
         if self._agent.mode.has_audio:
@@ -249,21 +238,10 @@ class SessionHost:
     # ------------------------------------------------------------------ effects
 
     def _start_session(self, effect: effects.StartSession) -> None:
-        if self._child is not None:
-            context = effect.customer_context
-            self._child.session_start(
-                ipc.SessionStart(
-                    session_id=self.session_id,
-                    project_id=self._agent.project_id,
-                    build_id=self._agent.build_id,
-                    env=self._environment(context),
-                    customer_context=context,
-                )
-            )
+        self._children.session_start(effect.customer_context)
 
     def _to_agent(self, effect: effects.ToAgent) -> None:
-        if self._child is not None:
-            self._child.send(effect.message)
+        self._children.send(effect.message)
 
     def _refuse_input(self, effect: effects.RefuseInput) -> None:
         kind = type(effect.message).__name__
@@ -272,18 +250,16 @@ class SessionHost:
             self._send(MessageRefused(reason="the agent is not there yet, and too much waits for it already"))
 
     def _run_idle_hook(self, effect: effects.RunIdleHook) -> None:
-        if self._child is not None:
-            self._child.send(
-                ipc.IdleTimeout(
-                    session_id=self.session_id,
-                    idle_timeout_seconds=int(self._rules.idle_seconds or 0),
-                    grace_seconds=self._rules.idle_grace_seconds,
-                )
+        self._children.send(
+            ipc.IdleTimeout(
+                session_id=self.session_id,
+                idle_timeout_seconds=int(self._rules.idle_seconds or 0),
+                grace_seconds=self._rules.idle_grace_seconds,
             )
+        )
 
     def _end_agent_session(self, effect: effects.EndAgentSession) -> None:
-        if self._child is not None:
-            self._child.session_end(self.session_id)
+        self._children.session_end()
 
     def _record(self, effect: effects.Record) -> None:
         self._records[effect.number] = self._reporter.record(
@@ -311,10 +287,7 @@ class SessionHost:
         return limit if taken is None else min(limit, taken)
 
     def _restart_agent(self, effect: effects.RestartAgent) -> None:
-        if self._child is not None:
-            self._crashed_children.append(self._child)
-            self._child = None
-        self._starting = self._spawn(self._start_agent())
+        self._children.start()
 
     def _speak_crash_message(self, effect: effects.SpeakCrashMessage) -> None:
         self._spawn(self._play_crash_message(last=effect.last))
@@ -371,23 +344,6 @@ class SessionHost:
 
     # ------------------------------------------------------------------ what takes time
 
-    async def _start_agent(self) -> None:
-        try:
-            folder = await self._parts.bundles.folder(self._agent.bundle_checksum)
-            child = self._parts.agents.agent(
-                self.session_id,
-                self._agent,
-                bundle_dir=folder,
-                environment=self._environment(self._state.customer_context),
-                on_event=self._agent_event,
-                redact=self._redactor.text,
-            )
-            self._child = child
-            await child.start()
-        except Exception as error:
-            _log.warning("agent_start_failed", session_id=self.session_id, problem=str(error)[:500])
-            self._post(events.RunnerFault(cause=error))
-
     async def _prepare_crash_speech(self) -> None:
         try:
             await self._parts.crash_speech.packets(self._agent.settings.error_message)
@@ -430,56 +386,28 @@ class SessionHost:
         }
         if self._listener is not None:
             parts["the recognition on its way"] = self._listener.aclose()
-        parts["the agent's process"] = self._stop_agent()
+        parts["the agent's process"] = self._children.stop(self._settings.stop_agent_seconds)
         problems = await close_all(parts, self._settings.teardown_seconds)
         self._post(events.TornDown(failure="; ".join(problems) or None))
-
-    async def _stop_agent(self) -> None:
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait([self._starting])
-        if self._child is not None:
-            await self._child.stop(self._settings.stop_agent_seconds)
-        for child in self._crashed_children:
-            await child.stop(0)
 
     # ------------------------------------------------------------------ from the agent
 
     def _agent_event(self, event: AgentEvent) -> None:
         match event:
-            case ipc.AgentLoaded(hooks=hooks, commands=commands):
-                self._commands = tuple(commands)
-                self._loaded = True
-                self._post(events.AgentReady(has_idle_hook="on_idle_timeout" in hooks))
-            case ipc.SessionStartAck():
-                self._post(events.AgentStarted())
-            case ipc.SessionEndAck():
-                self._post(events.AgentEnded())
             case ipc.Speak() | ipc.SpeakStart() | ipc.SpeakText() | ipc.SpeakEnd():
-                self._agent_speaks(event)
+                self._speech.take(event, self._children.answer_to(event))
             case ipc.SendToClient(payload=payload):
                 self._agent_sends(payload)
             case ipc.SendBinaryToClient(data=data, channel=channel):
                 self._connections.send_binary(data, channel)
-            case ipc.DisconnectClient(reason=reason):
-                self._post(events.AgentDisconnects(reason=reason))
-            case ipc.IdleTimeoutDone(error=None):
-                self._post(events.IdleHookDone())
-            case ipc.IdleTimeoutDone(error=str(message), stack=stack):
-                self._post(
-                    events.IdleHookDone(
-                        failure=HandlerFailure(hook="on_idle_timeout", message=message, stack=stack or "")
-                    )
-                )
-            case AgentError():
-                self._post(events.HandlerFailed(failure=event))
-            case ChildGone(crash=Crash() as crash):
-                self._post(events.AgentGone(crash=crash))
             case LogLine():
                 # Not now: what the agent sent behind it, such as its failure, is handled first.
                 asyncio.get_running_loop().call_soon(self._agent_log, event)
-            case _:
-                pass
+            case ipc.AgentLoaded(commands=commands):
+                self._commands = tuple(commands)
+                self._loaded = True
+        if (told := machine_event(event)) is not None:
+            self._post(told)
 
     def _agent_log(self, line: LogLine) -> None:
         _log.info(
@@ -500,20 +428,6 @@ class SessionHost:
             _log.warning("agent_message_refused", session_id=self.session_id, pretended=pretended)
         else:
             self._connections.pass_on(payload)
-
-    def _agent_speaks(self, spoken: Spoken) -> None:
-        child = self._child
-
-        def done(interrupted: bool) -> None:
-            # To the child that spoke: another may have taken its place.
-            if child is not None:
-                child.send(
-                    ipc.SpeechDone(
-                        session_id=self.session_id, speech_id=spoken.speech_id, interrupted=interrupted
-                    )
-                )
-
-        self._speech.take(spoken, done)
 
     def _agent_spoke(self, spoken: Spoken) -> None:
         # Heard speech is activity where it begins and ends. Without audio the words themselves are; and
@@ -567,9 +481,6 @@ class SessionHost:
         self._post(events.ClientSent(message=message))
 
     # ------------------------------------------------------------------ small things
-
-    def _environment(self, context: dict[str, Any] | None) -> dict[str, str]:
-        return environment_of(self._agent, self.session_id, context)
 
     def _signal(self, peer_id: str, text: str) -> None:
         self._parts.send(SignalToPeer(session_id=self.session_id, peer_id=peer_id, message=text))

@@ -19,7 +19,8 @@ from voicethere.roles.runner.agent_watchdog import AgentTimeouts
 from voicethere.roles.runner.connections import ClientConnections
 from voicethere.roles.runner.crash_speech import CrashSpeech
 from voicethere.roles.runner.gauges import RunnerCounts, RunnerGauges
-from voicethere.roles.runner.host import RunnerParts, SessionHost
+from voicethere.roles.runner.host import SessionHost
+from voicethere.roles.runner.runner_parts import RunnerParts
 from voicethere.roles.runner.settings import RunnerSettings
 from voicethere.roles.runner.unpacked import UnpackedBundles
 from voicethere.roles.runner.warm_children import WarmRules
