@@ -77,6 +77,7 @@ def _greeting(base_url: str, api_key: str | None, data_dir: str) -> str:
         f"VoiceThere serves at {base_url}",
         f"  API        {base_url}/api/v1  (to browse: {base_url}/docs)",
         f"  sessions   {base_url}/v1/sessions",
+        f"  chats      {base_url}/c/CLIENT_KEY",
         f"  data       {data_dir}",
     ]
     if api_key is None:

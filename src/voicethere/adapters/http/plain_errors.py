@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from litestar.enums import ScopeType
+from litestar.enums import MediaType, ScopeType
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from voicethere.adapters.http.errors import error_responses
 from voicethere.wire.http import HttpErrorBody
 
 ERROR_CODE_HEADER = "x-error-code"
@@ -19,6 +21,19 @@ _PLAIN_TEXT = b"text/plain; charset=utf-8"
 _LENGTH_AND_TYPE = (b"content-type", b"content-length")
 
 _body_decoder = msgspec.json.Decoder(HttpErrorBody)
+
+
+def plain_error_responses(*statuses: int) -> dict[int, ResponseSpec]:
+    """The OpenAPI entries of these error statuses as they are answered here, for a route's `responses`."""
+    return {
+        status: ResponseSpec(
+            data_container=str,
+            generate_examples=False,
+            media_type=MediaType.TEXT,
+            description=spec.description,
+        )
+        for status, spec in error_responses(*statuses).items()
+    }
 
 
 class PlainErrors:

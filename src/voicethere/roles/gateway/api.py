@@ -16,8 +16,8 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from voicethere.adapters.http.cors import CorsPolicy
-from voicethere.adapters.http.errors import HttpProblem, error_responses, not_found
-from voicethere.adapters.http.plain_errors import ERROR_CODE_HEADER
+from voicethere.adapters.http.errors import HttpProblem, not_found
+from voicethere.adapters.http.plain_errors import ERROR_CODE_HEADER, plain_error_responses
 from voicethere.core.usage import UsageExceeded
 from voicethere.roles.gateway.access import CHAT_PREFIX, Caller
 from voicethere.roles.gateway.checks import (
@@ -44,6 +44,7 @@ PROMPT_BODY_LIMIT = 256 * 1024
 """Bytes: enough for the longest prompt, with every character escaped."""
 
 _CALLER = "voicethere_chat_caller"
+_REFUSALS = (400, 401, 403, 404, 422, 500, 503)
 
 ConvId = Annotated[str | None, QueryParameter(name="conv_id")]
 
@@ -57,7 +58,7 @@ def chat_router(gateway: Gateway) -> Router:
         summary="Submit a user's prompt",
         status_code=202,
         request_max_body_size=PROMPT_BODY_LIMIT,
-        responses=error_responses(429),
+        responses=plain_error_responses(*_REFUSALS, 413, 415, 429),
     )
     async def submit_prompt(
         base: FromPath[str], data: JSONBody[Prompt], caller: NamedDependency[Caller]
@@ -96,7 +97,8 @@ def chat_router(gateway: Gateway) -> Router:
         responses={
             200: ResponseSpec(
                 TimelineSnapshot, description="The snapshot, as of `version`.", generate_examples=False
-            )
+            ),
+            **plain_error_responses(*_REFUSALS),
         },
     )
     async def timeline(
@@ -108,7 +110,12 @@ def chat_router(gateway: Gateway) -> Router:
             await gateway.timeline(caller.project_id, known), media_type="application/json", status_code=200
         )
 
-    @post("/conversations", operation_id="issueConversation", summary="Issue a conversation id")
+    @post(
+        "/conversations",
+        operation_id="issueConversation",
+        summary="Issue a conversation id",
+        responses=plain_error_responses(*_REFUSALS),
+    )
     async def issue(base: FromPath[str], caller: NamedDependency[Caller]) -> IssuedConversation:
         """A fresh, random id: knowing it is what lets a client read the conversation.
 
