@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import sys
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,7 @@ import msgspec
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 DEPLOY_SECONDS = 30.0
+_KEPT_LINES = 1_000
 
 
 class PlatformFailed(Exception):
@@ -35,10 +37,12 @@ class RunningPlatform(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextlib.asynccontextmanager
-async def fresh_platform(options: Sequence[str] = ()) -> AsyncIterator[RunningPlatform]:
+async def fresh_platform(
+    options: Sequence[str] = (), *, log: deque[str] | None = None
+) -> AsyncIterator[RunningPlatform]:
     """A platform on a free port in a folder of its own; nothing of it is left afterwards.
 
-    `options` are further ones of `voicethere up`.
+    `options` are further ones of `voicethere up`. `log` is filled with the lines that it logs.
 
     Raises:
         PlatformFailed: it did not start; the words hold the end of what it said.
@@ -59,36 +63,60 @@ async def fresh_platform(options: Sequence[str] = ()) -> AsyncIterator[RunningPl
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
+        lines: deque[str] = deque(maxlen=_KEPT_LINES) if log is None else log
+        reading = asyncio.create_task(_read(process.stderr, lines), name="log of the platform")
         try:
-            yield await _serving(process)
+            yield await _serving(process, reading, lines)
         finally:
-            await _end(process)
+            await _end(process, reading)
 
 
-async def _serving(process: asyncio.subprocess.Process) -> RunningPlatform:
+async def _read(stderr: asyncio.StreamReader | None, lines: deque[str]) -> None:
+    """Nobody may wait for the log to be read, least of all the platform: a full pipe would stop it."""
+    assert stderr is not None
+    line = ""
+    while data := await stderr.read(65_536):
+        *whole, line = (line + data.decode(errors="replace")).split("\n")
+        lines.extend(whole)
+    if line:
+        lines.append(line)
+
+
+async def _serving(
+    process: asyncio.subprocess.Process, reading: asyncio.Task[None], lines: deque[str]
+) -> RunningPlatform:
     assert process.stdout is not None
-    assert process.stderr is not None
     try:
         async with asyncio.timeout(START_SECONDS):
             line = await process.stdout.readline()
             if line:
                 return msgspec.json.decode(line, type=RunningPlatform)
-            said = (await process.stderr.read()).decode(errors="replace").strip()
+            await asyncio.shield(reading)
     except TimeoutError:
         raise PlatformFailed(f"the platform did not serve within {START_SECONDS:g} s") from None
+    said = "\n".join(lines).strip()
     raise PlatformFailed(f"the platform did not start: {said[-500:] or 'it said nothing'}")
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     try:
         async with asyncio.timeout(STOP_SECONDS):
-            await process.communicate()
+            await _gone(process, reading)
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await process.communicate()
+        await _gone(process, reading)
+
+
+async def _gone(process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    await process.stdout.read()
+    await asyncio.shield(reading)
+    await process.wait()
 
 
 class Deployed(msgspec.Struct, frozen=True, kw_only=True):
