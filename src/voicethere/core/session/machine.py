@@ -33,28 +33,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from msgspec.structs import replace
-
 from voicethere.core.session.early import fits
 from voicethere.core.session.effects import (
     AwaitRecords,
-    CancelTimer,
     DrainSpeech,
     Effect,
-    EndAgentSession,
-    Flush,
     QueueEnd,
-    Record,
     RefuseInput,
-    RestartAgent,
     RunIdleHook,
     SendClose,
-    SetTimer,
-    SpeakCrashMessage,
-    StartSession,
     StopSpeech,
     TearDown,
-    Tell,
     ToAgent,
 )
 from voicethere.core.session.events import (
@@ -84,8 +73,9 @@ from voicethere.core.session.events import (
     TimerFired,
     TornDown,
 )
+from voicethere.core.session.moves import RESTART_SLOTS, Step
 from voicethere.core.session.state import Phase, Rules, SessionState
-from voicethere.errors.causes import Cause, Crash, CrashKind
+from voicethere.errors.causes import Cause
 from voicethere.errors.codes import SessionErrorCode
 from voicethere.wire.control_channel import EndReason, SpeechEventType
 from voicethere.wire.ipc import SpeechEventMessage
@@ -97,179 +87,11 @@ _SPEAKING: dict[SpeechEventType, tuple[str, bool]] = {
     SpeechEventType.AGENT_SPEAKING_END: ("agent", False),
 }
 """Who speaks from, or until, which event: the idle countdown waits for both."""
-_RESTART_SLOTS = (Timer.RESTART_1, Timer.RESTART_2, Timer.RESTART_3)
 _CLOSING = frozenset({Phase.TEARING_DOWN, Phase.STORING})
 _CLEAN_ENDING = frozenset({Phase.DRAINING_SPEECH, Phase.ENDING_AGENT})
 
 
-class _Step:
-    """One step under way: the state so far and the effects so far."""
-
-    def __init__(self, state: SessionState, rules: Rules) -> None:
-        self.state = state
-        self.rules = rules
-        self.effects: list[Effect] = []
-
-    def change(self, **fields: Any) -> None:
-        self.state = replace(self.state, **fields)
-
-    def do(self, *effects: Effect) -> None:
-        self.effects.extend(effects)
-
-    def set_timer(self, timer: Timer, seconds: float) -> None:
-        self.change(timers=self.state.timers | {timer})
-        self.do(SetTimer(timer=timer, seconds=seconds))
-
-    def cancel(self, *timers: Timer) -> None:
-        for timer in timers:
-            if timer in self.state.timers:
-                self.change(timers=self.state.timers - {timer})
-                self.do(CancelTimer(timer=timer))
-
-    # -- errors
-
-    def record(self, code: SessionErrorCode, cause: Cause, *, recoverable: bool, tell: bool) -> None:
-        number = self.state.records
-        self.change(records=number + 1)
-        self.do(Record(number=number, code=code, cause=cause, recoverable=recoverable))
-        if tell:
-            self.change(untold=(*self.state.untold, number))
-            self.tell()
-
-    def tell(self) -> None:
-        if self.state.control_open:
-            self.do(*(Tell(number=number) for number in self.state.untold))
-            self.change(untold=(), unheard=(*self.state.unheard, *self.state.untold))
-
-    def unsay(self) -> None:
-        """Whatever the connection at hand has not brought to the client is yet to be told."""
-        self.change(untold=(*self.state.unheard, *self.state.untold), unheard=())
-
-    def forget_telling(self) -> None:
-        """Nobody is waited for: what was not heard stays unheard."""
-        self.change(untold=(), unheard=(), ending=None)
-
-    def wait_for_return(self) -> None:
-        """The error that ends the session went into a connection that was dead: a client may come for it."""
-        self.change(phase=Phase.FAILING, ending=None)
-        self.set_timer(Timer.REJOIN, self.rules.rejoin_seconds)
-
-    # -- the ways on
-
-    def restart_idle(self) -> None:
-        if self.rules.idle_seconds is None or self.state.phase is not Phase.LIVE:
-            return
-        if self.rules.idle_on_voice and self.state.speaking:
-            self.cancel(Timer.IDLE)
-        else:
-            self.set_timer(Timer.IDLE, self.rules.idle_seconds)
-
-    def start_if_ready(self) -> None:
-        state = self.state
-        if state.agent_has_session or not state.agent_ready:
-            return
-        # A session that was live before its agent crashed waits for nothing else.
-        if state.phase is Phase.OPENING and not (state.control_open and state.hello_over):
-            return
-        began = state.phase is Phase.OPENING
-        self.cancel(Timer.HELLO)
-        self.do(StartSession(customer_context=state.customer_context))
-        self.do(*(ToAgent(message=message) for message in state.early))
-        self.change(agent_has_session=True, early=(), phase=Phase.LIVE)
-        if began:
-            self.restart_idle()
-
-    def fail(self, code: SessionErrorCode, cause: Cause, reason: EndReason) -> None:
-        """The error that ends the session."""
-        self.change(phase=Phase.FAILING, end_reason=reason, failed=True)
-        self.cancel(*self.state.timers - {Timer.REJOIN})
-        self.do(StopSpeech())
-        self.change(ending=self.state.records)
-        self.record(code, cause, recoverable=False, tell=True)
-        self.after_telling()
-
-    def restart_agent(self, crash: Crash) -> bool:
-        """Go on with another child; False where this crash must end the session."""
-        if (
-            not self.rules.restart_child
-            or crash.kind is CrashKind.LOAD_FAILURE
-            or self.state.phase is Phase.IDLE_HOOK
-        ):
-            return False
-        slot = next((slot for slot in _RESTART_SLOTS if slot not in self.state.timers), None)
-        if slot is None:
-            return False
-        self.set_timer(slot, self.rules.restart_window_seconds)
-        self.change(agent_ready=False, agent_has_session=False, has_idle_hook=False)
-        self.do(StopSpeech())
-        self.record(SessionErrorCode.AGENT_CHILD_CRASHED, crash, recoverable=True, tell=True)
-        self.do(RestartAgent())
-        self.apologize()
-        return True
-
-    def apologize(self) -> None:
-        """Say the crash message in a session that goes on: to somebody, and not while it is being said."""
-        wanted = self.rules.has_audio and self.rules.crash_speech and self.state.phase is Phase.LIVE
-        if wanted and self.state.control_open and Timer.CRASH_SPEECH not in self.state.timers:
-            self.set_timer(Timer.CRASH_SPEECH, self.rules.crash_speech_seconds)
-            self.do(SpeakCrashMessage(last=False))
-
-    def after_telling(self) -> None:
-        if self.state.untold:
-            if not self.state.timers & {Timer.TELL, Timer.REJOIN}:
-                self.set_timer(Timer.TELL, self.rules.tell_seconds)
-            return
-        self.cancel(Timer.TELL, Timer.REJOIN)
-        if self.rules.has_audio and self.rules.crash_speech:
-            self.set_timer(Timer.CRASH_SPEECH, self.rules.crash_speech_seconds)
-            self.do(SpeakCrashMessage())
-        else:
-            self.flush()
-
-    def end_cleanly(self, reason: EndReason) -> None:
-        """Give `on_session_end` its chance, then close."""
-        self.change(end_reason=reason)
-        self.cancel(*self.state.timers)
-        if self.state.agent_has_session and not self.state.agent_gone:
-            self.change(phase=Phase.ENDING_AGENT)
-            self.set_timer(Timer.END_HOOK, self.rules.end_hook_seconds)
-            self.do(EndAgentSession())
-        else:
-            self.flush()
-
-    def end_idle(self) -> None:
-        """Only after the hook: the idle end is an error that is told, with a `session_close` behind it."""
-        self.change(end_reason=EndReason.IDLE_TIMEOUT)
-        self.cancel(*self.state.timers)
-        limit = self.rules.idle_seconds or 0
-        self.record(
-            SessionErrorCode.SESSION_IDLE_TIMEOUT,
-            f"nothing happened for {limit:g} s, the session's idle limit",
-            recoverable=False,
-            tell=True,
-        )
-        self.change(untold=())
-        self.do(SendClose(code="idle_timeout", reason=EndReason.IDLE_TIMEOUT.value))
-        if self.state.agent_gone or not self.state.agent_has_session:
-            self.flush()
-        else:
-            self.change(phase=Phase.ENDING_AGENT)
-            self.set_timer(Timer.END_HOOK, self.rules.end_hook_seconds)
-            self.do(EndAgentSession())
-
-    def flush(self) -> None:
-        self.change(phase=Phase.FLUSHING)
-        self.cancel(*self.state.timers)
-        self.do(Flush())
-
-    def wants_more(self) -> bool:
-        return self.state.phase.open
-
-
-# ------------------------------------------------------------------ what each event does
-
-
-def _agent_ready(step: _Step, event: AgentReady) -> None:
+def _agent_ready(step: Step, event: AgentReady) -> None:
     step.change(agent_ready=True, has_idle_hook=event.has_idle_hook)
     if step.state.phase is Phase.OPENING and not step.state.control_open:
         step.set_timer(Timer.ARRIVAL, step.rules.arrival_seconds)
@@ -277,23 +99,23 @@ def _agent_ready(step: _Step, event: AgentReady) -> None:
         step.start_if_ready()
 
 
-def _agent_ended(step: _Step, event: AgentEnded) -> None:
+def _agent_ended(step: Step, event: AgentEnded) -> None:
     if step.state.phase is Phase.ENDING_AGENT:
         step.flush()
 
 
-def _handler_failed(step: _Step, event: HandlerFailed) -> None:
+def _handler_failed(step: Step, event: HandlerFailed) -> None:
     _ending_failure(step, SessionErrorCode.AGENT_HANDLER_FAILED, event.failure, EndReason.AGENT_ERROR)
 
 
-def _agent_gone(step: _Step, event: AgentGone) -> None:
+def _agent_gone(step: Step, event: AgentGone) -> None:
     if step.state.phase in (Phase.OPENING, Phase.LIVE) and step.restart_agent(event.crash):
         return
     step.change(agent_gone=True)
     _ending_failure(step, SessionErrorCode.AGENT_CHILD_CRASHED, event.crash, EndReason.AGENT_ERROR)
 
 
-def _ending_failure(step: _Step, code: SessionErrorCode, cause: Cause, reason: EndReason) -> None:
+def _ending_failure(step: Step, code: SessionErrorCode, cause: Cause, reason: EndReason) -> None:
     if step.wants_more():
         step.fail(code, cause, reason)
     elif step.state.phase in _CLEAN_ENDING:
@@ -304,7 +126,7 @@ def _ending_failure(step: _Step, code: SessionErrorCode, cause: Cause, reason: E
         step.flush()
 
 
-def _control_opened(step: _Step, event: ControlOpened) -> None:
+def _control_opened(step: Step, event: ControlOpened) -> None:
     step.change(control_open=True)
     step.cancel(Timer.ARRIVAL, Timer.REJOIN)
     if step.state.phase in _CLOSING:
@@ -325,14 +147,14 @@ def _control_opened(step: _Step, event: ControlOpened) -> None:
         step.restart_idle()
 
 
-def _hello(step: _Step, event: HelloReceived) -> None:
+def _hello(step: Step, event: HelloReceived) -> None:
     # A hello on a rejoin replaces the context that later errors echo.
     step.change(customer_context=event.customer_context, hello_over=True)
     if step.state.phase is Phase.OPENING:
         step.start_if_ready()
 
 
-def _client_sent(step: _Step, event: ClientSent) -> None:
+def _client_sent(step: Step, event: ClientSent) -> None:
     if not step.wants_more():
         return
     if step.state.agent_has_session:
@@ -347,7 +169,7 @@ def _client_sent(step: _Step, event: ClientSent) -> None:
         _activity(step, Activity(voice=False))
 
 
-def _speech(step: _Step, event: SpeechEventType) -> None:
+def _speech(step: Step, event: SpeechEventType) -> None:
     """Speech is activity where it begins and where it ends; what is made of it is not."""
     if event not in _SPEAKING:
         return
@@ -357,13 +179,13 @@ def _speech(step: _Step, event: SpeechEventType) -> None:
     _activity(step, Activity(voice=True))
 
 
-def _activity(step: _Step, event: Activity) -> None:
+def _activity(step: Step, event: Activity) -> None:
     counts = step.rules.idle_on_voice if event.voice else step.rules.idle_on_messages
     if counts and step.state.phase is Phase.LIVE:
         step.restart_idle()
 
 
-def _client_closed(step: _Step, event: ClientClosed) -> None:
+def _client_closed(step: Step, event: ClientClosed) -> None:
     if step.wants_more() or step.state.phase is Phase.DRAINING_SPEECH:
         step.do(StopSpeech())
         step.end_cleanly(EndReason.CLIENT_CLOSE_SIGNAL)
@@ -372,7 +194,7 @@ def _client_closed(step: _Step, event: ClientClosed) -> None:
         step.flush()
 
 
-def _agent_disconnects(step: _Step, event: AgentDisconnects) -> None:
+def _agent_disconnects(step: Step, event: AgentDisconnects) -> None:
     if step.wants_more():
         step.cancel(*step.state.timers)
         step.change(phase=Phase.DRAINING_SPEECH, end_reason=EndReason.AGENT_DISCONNECTED)
@@ -380,13 +202,13 @@ def _agent_disconnects(step: _Step, event: AgentDisconnects) -> None:
         step.do(DrainSpeech())
 
 
-def _speech_drained(step: _Step, event: SpeechDrained) -> None:
+def _speech_drained(step: Step, event: SpeechDrained) -> None:
     if step.state.phase is Phase.DRAINING_SPEECH:
         step.do(SendClose(reason=EndReason.AGENT_DISCONNECTED.value))
         step.end_cleanly(EndReason.AGENT_DISCONNECTED)
 
 
-def _peer_lost(step: _Step, event: PeerLost) -> None:
+def _peer_lost(step: Step, event: PeerLost) -> None:
     phase, never_sent = step.state.phase, step.state.untold
     step.change(control_open=False)
     step.unsay()
@@ -402,7 +224,7 @@ def _peer_lost(step: _Step, event: PeerLost) -> None:
         step.flush()
 
 
-def _idle_hook_done(step: _Step, event: IdleHookDone) -> None:
+def _idle_hook_done(step: Step, event: IdleHookDone) -> None:
     if step.state.phase is not Phase.IDLE_HOOK:
         return
     if event.failure is not None:
@@ -410,11 +232,11 @@ def _idle_hook_done(step: _Step, event: IdleHookDone) -> None:
     step.end_idle()
 
 
-def _runner_fault(step: _Step, event: RunnerFault) -> None:
+def _runner_fault(step: Step, event: RunnerFault) -> None:
     _ending_failure(step, SessionErrorCode.RUNNER_INTERNAL, event.cause, EndReason.ERROR)
 
 
-def _cancelled(step: _Step, event: Cancelled) -> None:
+def _cancelled(step: Step, event: Cancelled) -> None:
     if step.wants_more():
         step.end_cleanly(EndReason.CLIENT_DISCONNECTED)
     elif step.state.phase is Phase.FAILING and step.state.untold:
@@ -422,7 +244,7 @@ def _cancelled(step: _Step, event: Cancelled) -> None:
         step.flush()
 
 
-def _end_ordered(step: _Step, event: EndOrdered) -> None:
+def _end_ordered(step: Step, event: EndOrdered) -> None:
     if step.wants_more() or step.state.phase is Phase.DRAINING_SPEECH:
         step.do(StopSpeech(), SendClose(reason=event.end_reason.value))
         step.end_cleanly(event.end_reason)
@@ -431,7 +253,7 @@ def _end_ordered(step: _Step, event: EndOrdered) -> None:
         step.flush()
 
 
-def _crash_speech_done(step: _Step, event: CrashSpeechDone) -> None:
+def _crash_speech_done(step: Step, event: CrashSpeechDone) -> None:
     # One that was being said when the session's end began is cut off by the last one, and does not count.
     ending = step.state.phase is Phase.FAILING
     if event.last is not ending or Timer.CRASH_SPEECH not in step.state.timers:
@@ -443,18 +265,18 @@ def _crash_speech_done(step: _Step, event: CrashSpeechDone) -> None:
         step.flush()
 
 
-def _crash_message_failed(step: _Step, failure: Cause) -> None:
+def _crash_message_failed(step: Step, failure: Cause) -> None:
     """What follows the ending error is not told; where the session goes on, it is, if there is somebody."""
     ending = step.state.phase is Phase.FAILING
     if ending or step.state.control_open:
         step.record(SessionErrorCode.RUNNER_INTERNAL, failure, recoverable=not ending, tell=not ending)
 
 
-def _heard(step: _Step, event: Heard) -> None:
+def _heard(step: Step, event: Heard) -> None:
     step.change(unheard=tuple(number for number in step.state.unheard if number != event.number))
 
 
-def _flushed(step: _Step, event: Flushed) -> None:
+def _flushed(step: Step, event: Flushed) -> None:
     if step.state.phase is not Phase.FLUSHING:
         return
     if not event.acknowledged and step.state.ending in step.state.unheard:
@@ -466,7 +288,7 @@ def _flushed(step: _Step, event: Flushed) -> None:
         step.do(TearDown())
 
 
-def _torn_down(step: _Step, event: TornDown) -> None:
+def _torn_down(step: Step, event: TornDown) -> None:
     if step.state.phase is not Phase.TEARING_DOWN:
         return
     if event.failure is not None:
@@ -476,37 +298,37 @@ def _torn_down(step: _Step, event: TornDown) -> None:
     step.do(AwaitRecords())
 
 
-def _records_durable(step: _Step, event: RecordsDurable) -> None:
+def _records_durable(step: Step, event: RecordsDurable) -> None:
     if step.state.phase is Phase.STORING:
         step.change(phase=Phase.ENDED)
         step.do(QueueEnd(end_reason=step.state.end_reason or EndReason.ERROR, failed=step.state.failed))
 
 
-def _timer_fired(step: _Step, event: TimerFired) -> None:
+def _timer_fired(step: Step, event: TimerFired) -> None:
     if event.timer not in step.state.timers:
         return  # it was cancelled while it was on its way
     step.change(timers=step.state.timers - {event.timer})
     _TIMERS[event.timer](step)
 
 
-def _hello_over(step: _Step) -> None:
+def _hello_over(step: Step) -> None:
     step.change(hello_over=True)
     step.start_if_ready()
 
 
-def _nobody_to_tell(step: _Step) -> None:
+def _nobody_to_tell(step: Step) -> None:
     step.forget_telling()
     step.flush()
 
 
-def _not_rejoined(step: _Step) -> None:
+def _not_rejoined(step: Step) -> None:
     if step.state.phase is Phase.FAILING:
         _nobody_to_tell(step)
     else:
         step.end_cleanly(EndReason.CLIENT_DISCONNECTED)
 
 
-def _idle(step: _Step) -> None:
+def _idle(step: Step) -> None:
     if not step.state.has_idle_hook:
         step.end_idle()
         return
@@ -515,7 +337,7 @@ def _idle(step: _Step) -> None:
     step.do(RunIdleHook())
 
 
-def _idle_grace_over(step: _Step) -> None:
+def _idle_grace_over(step: Step) -> None:
     step.record(
         SessionErrorCode.IDLE_TIMEOUT_CALLBACK_TIMED_OUT,
         f"on_idle_timeout was not done after its {step.rules.idle_grace_seconds:g} s of grace",
@@ -525,27 +347,27 @@ def _idle_grace_over(step: _Step) -> None:
     step.end_idle()
 
 
-def _crash_speech_overdue(step: _Step) -> None:
+def _crash_speech_overdue(step: Step) -> None:
     limit = step.rules.crash_speech_seconds
     _crash_message_failed(step, f"the crash message was not played within {limit:g} s")
     if step.state.phase is Phase.FAILING:
         step.flush()
 
 
-def _drain_overdue(step: _Step) -> None:
+def _drain_overdue(step: Step) -> None:
     step.do(StopSpeech())
     _speech_drained(step, SpeechDrained())
 
 
-def _slot_free(step: _Step) -> None:
+def _slot_free(step: Step) -> None:
     return  # its timer is gone, and that is all there is to it
 
 
-def _ignore(step: _Step, event: Event) -> None:
+def _ignore(step: Step, event: Event) -> None:
     return
 
 
-_TIMERS: dict[Timer, Callable[[_Step], None]] = {
+_TIMERS: dict[Timer, Callable[[Step], None]] = {
     Timer.HELLO: _hello_over,
     Timer.TELL: _nobody_to_tell,
     Timer.ARRIVAL: _not_rejoined,
@@ -553,12 +375,12 @@ _TIMERS: dict[Timer, Callable[[_Step], None]] = {
     Timer.IDLE: _idle,
     Timer.IDLE_GRACE: _idle_grace_over,
     Timer.DRAIN_SPEECH: _drain_overdue,
-    Timer.END_HOOK: _Step.flush,
+    Timer.END_HOOK: Step.flush,
     Timer.CRASH_SPEECH: _crash_speech_overdue,
-    **dict.fromkeys(_RESTART_SLOTS, _slot_free),
+    **dict.fromkeys(RESTART_SLOTS, _slot_free),
 }
 
-_EVENTS: dict[type[Event], Callable[[_Step, Any], None]] = {
+_EVENTS: dict[type[Event], Callable[[Step, Any], None]] = {
     AgentReady: _agent_ready,
     AgentStarted: _ignore,
     AgentEnded: _agent_ended,
@@ -589,6 +411,6 @@ def step(state: SessionState, event: Event, rules: Rules) -> tuple[SessionState,
     """The next state and what to do, in order. Never raises; an ended session ignores everything."""
     if state.phase is Phase.ENDED:
         return state, ()
-    under_way = _Step(state, rules)
+    under_way = Step(state, rules)
     _EVENTS[type(event)](under_way, event)
     return under_way.state, tuple(under_way.effects)
