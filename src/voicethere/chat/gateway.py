@@ -22,6 +22,9 @@ from voicethere.wire.sem import SnapshotReading
 Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 """Headers, or a function that gives them (plain or async), called for each attempt."""
 
+# Servers let go of idle connections after 2 s or more. A prompt must not go out on one just then: that would
+# fail, and nobody could tell whether it was accepted.
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=1.0)
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -114,7 +117,7 @@ class Gateway:
         if self._client is None:
             # Every request has a deadline of its own, which also bounds a body that trickles.
             verify = self._ssl_context if self._ssl_context is not None else True
-            self._client = httpx.AsyncClient(timeout=None, verify=verify)  # noqa: S113
+            self._client = httpx.AsyncClient(timeout=None, verify=verify, limits=_LIMITS)  # noqa: S113
         return self._client
 
 
