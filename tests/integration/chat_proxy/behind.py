@@ -139,6 +139,14 @@ class Behind:
 
         await eventually(f"the message {text!r}", looked, lambda texts: text in texts)
 
+    async def failed(self) -> None:
+        """Wait until the gateway's timeline holds an error."""
+
+        async def kinds() -> list[str]:
+            return [kind for _, kind, _, _, _ in await self.truth()]
+
+        await eventually("an error in the timeline", kinds, lambda kinds: "error" in kinds)
+
     async def say(self, text: str) -> None:
         """A prompt that goes past the network."""
         answer = await self._direct.post(

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.e2e.waiting import eventually
 from tests.integration.chat_proxy.behind import Behind, behind, timings
 from tests.integration.chat_proxy.conftest import Gateway
 from voicethere.chat import ChatHttpError
@@ -315,11 +314,7 @@ async def test_an_error_that_was_told_while_nobody_heard_it(gateway: Gateway) ->
         chat.network.refuse()
         await chat.network.sever()
         await chat.say("please crash now")
-
-        async def told() -> list[str]:
-            return [entity[1] for entity in await chat.truth()]
-
-        await eventually("the error in the timeline", told, lambda kinds: "error" in kinds)
+        await chat.failed()
         await chat.network.admit()
         await chat.same_as_gateway()
         (error,) = [entity for entity in chat.timeline if entity[1] == "error"]
