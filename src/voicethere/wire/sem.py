@@ -10,13 +10,14 @@ import functools
 import operator
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from voicethere.errors.records import SessionErrorEnvelope
 
+_Message = TypeVar("_Message", bound=msgspec.Struct)
 _INT64_MAX = 2**63 - 1
 _MOST_PROBLEMS = 20
 
@@ -159,8 +160,8 @@ class _Event(msgspec.Struct, frozen=True):
     id: str
     data: msgspec.Raw = msgspec.Raw(b"null")
     metadata: msgspec.Raw = msgspec.Raw(b"null")
-    seq: int | float | UnsetType = UNSET
-    stream_id: str | UnsetType = UNSET
+    seq: int | float | None = None
+    stream_id: str | None = None
 
 
 class _Frame(msgspec.Struct, frozen=True):
@@ -193,25 +194,24 @@ _KnownFrame = msgspec.defstruct(
 
 
 class _LooseSnapshot(msgspec.Struct, frozen=True, rename="camel"):
-    conv_id: str = ""
-    version: WholeNumber = 0
-    server_time_ms: WholeNumber = 0
-    entities: list[msgspec.Raw] = []
+    conv_id: str | None = None
+    version: WholeNumber | None = None
+    server_time_ms: WholeNumber | None = None
+    entities: list[msgspec.Raw] | None = None
 
 
 _known_frame_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_KnownFrame)
 _frame_decoder = msgspec.json.Decoder(_Frame)
-_data_decoders = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_DATA.items()}
 _json_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 _snapshot_decoder = msgspec.json.Decoder(TimelineSnapshot)
 _loose_snapshot_decoder = msgspec.json.Decoder(_LooseSnapshot)
-_entity_decoder = msgspec.json.Decoder(TimelineEntityData)
 
 
 def decode_frame(text: str | bytes) -> SemEvent | None:
     """The event of one frame, or None for JSON that is no SEM frame (a reader ignores it).
 
-    Bad `metadata` is left out. A known type whose `data` is missing is read as if it were empty.
+    Bad `metadata` is left out. A known type whose `data` is missing is read as if it were empty. As in proto3
+    JSON, a field that is null is one that was not given (inside `props` null has a meaning of its own).
 
     Raises:
         UndecodableSem: the text is not JSON, or the data of a known type does not have its shape.
@@ -252,8 +252,8 @@ def _read_in_parts(text: str | bytes) -> SemEvent | None:
         id=event.id,
         data=_data(event),
         metadata=_metadata(event.metadata),
-        seq=event.seq,
-        stream_id=event.stream_id,
+        seq=UNSET if event.seq is None else event.seq,
+        stream_id=UNSET if event.stream_id is None else event.stream_id,
     )
 
 
@@ -261,7 +261,7 @@ def decode_snapshot(body: str | bytes) -> SnapshotReading:
     """A timeline snapshot, without the entities that are none: one bad entity does not cost the others.
 
     Raises:
-        UndecodableSem: the body is not JSON, or not a snapshot.
+        UndecodableSem: the body is not JSON, or not a snapshot (an object with nothing of one is not).
     """
     try:
         snapshot = _snapshot_decoder.decode(body)
@@ -269,7 +269,7 @@ def decode_snapshot(body: str | bytes) -> SnapshotReading:
         return _without_bad_entities(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UndecodableSem(f"the snapshot is not JSON: {_words(error)}") from error
-    if any(_numbers_problem(entity) for entity in snapshot.entities):
+    if not (snapshot.entities or snapshot.conv_id) or any(map(_numbers_problem, snapshot.entities)):
         return _without_bad_entities(body)
     whole_number(snapshot.version)
     return SnapshotReading(snapshot, 0, ())
@@ -288,17 +288,34 @@ def whole_number(value: int | str) -> int:
 
 
 def _data(event: _Event) -> Any:
-    decoder = _data_decoders.get(event.type, _json_decoder)
-    raw = bytes(event.data)
-    if raw == b"null" and decoder is not _json_decoder:
-        raw = b"{}"
+    kind = EVENT_DATA.get(event.type)
     try:
-        data = decoder.decode(raw)
+        data = _json_decoder.decode(event.data) if kind is None else _message(event.data, kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UndecodableSem(f"the data of {event.type[:100]!r} is wrong: {_words(error)}") from error
     if isinstance(data, TimelineUpsert):
         _require_numbers(data)
     return data
+
+
+def _message(raw: msgspec.Raw, kind: type[_Message]) -> _Message:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError:
+        # In proto3 JSON a null stands for what was not given. Looked for last: few senders write it.
+        given = _json_decoder.decode(raw)
+        fields = {} if given is None else _without_nulls(given)
+        if isinstance(fields, dict) and "entity" in fields:
+            fields["entity"] = _without_nulls(fields["entity"])
+        return msgspec.convert(fields, kind)
+
+
+def _without_nulls(given: Any) -> Any:
+    return (
+        {name: value for name, value in given.items() if value is not None}
+        if isinstance(given, dict)
+        else given
+    )
 
 
 def _require_numbers(data: TimelineUpsert) -> None:
@@ -329,14 +346,19 @@ def _without_bad_entities(body: str | bytes) -> SnapshotReading:
         loose = _loose_snapshot_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise UndecodableSem(f"the body is not a timeline snapshot: {_words(error)}") from error
-    whole_number(loose.version)
+    if loose == _LooseSnapshot():
+        raise UndecodableSem(
+            "the body is not a timeline snapshot: it has none of convId, version, serverTimeMs and entities"
+        )
+    version = 0 if loose.version is None else loose.version
+    whole_number(version)
     entities: list[TimelineEntityData] = []
     problems: list[str] = []
     refused = 0
-    for index, raw in enumerate(loose.entities):
+    for index, raw in enumerate(loose.entities or ()):
         problem: str | None
         try:
-            entity = _entity_decoder.decode(raw)
+            entity = _message(raw, TimelineEntityData)
             problem = _numbers_problem(entity)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             problem = _words(error)
@@ -347,9 +369,9 @@ def _without_bad_entities(body: str | bytes) -> SnapshotReading:
         if len(problems) < _MOST_PROBLEMS:
             problems.append(f"entities[{index}]: {problem}")
     snapshot = TimelineSnapshot(
-        conv_id=loose.conv_id,
-        version=loose.version,
-        server_time_ms=loose.server_time_ms,
+        conv_id=loose.conv_id or "",
+        version=version,
+        server_time_ms=loose.server_time_ms or 0,
         entities=entities,
     )
     return SnapshotReading(snapshot, refused, tuple(problems))
