@@ -116,3 +116,10 @@ def test_every_command_and_snippet_works(newcomer: Newcomer) -> None:
     assert row["message"] == "KeyError: 'coffee'"
     assert 'agent.py", line' in row["stack_trace"]
     assert row["customer_context"] == {"userId": "u_123"}
+
+    tea = [json.loads(line) for line in output('--send "one tea"').splitlines()]
+    assert "One tea, that is 3 euros." in [line.get("content") for line in tea]
+    coffee = output('--send "one coffee"').splitlines()
+    assert coffee[-1] == "exit status 1"
+    errors = [line for line in map(json.loads, coffee[:-1]) if line["event"] == "error"]
+    assert [line["error"]["code"] for line in errors] == ["AGENT_HANDLER_FAILED"]

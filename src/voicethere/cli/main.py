@@ -15,7 +15,7 @@ from voicethere.cli.lazy_group import LazyCommand, LazyGroup
 COMMANDS: Mapping[str, LazyCommand] = {
     "up": LazyCommand("voicethere.cli.up:up", "Run the whole platform on this machine."),
     "demo": LazyCommand(
-        "voicethere.cli.demo.command:demo", "Four real sessions, three of which fail out loud."
+        "voicethere.cli.demo.command:demo", "Five real sessions, four of which fail out loud."
     ),
     "faults": LazyCommand("voicethere.cli.faults.command:faults", "Inject every fault, see who is told."),
     "serve": LazyCommand("voicethere.cli.serve:serve", "Run one role as a process of its own."),

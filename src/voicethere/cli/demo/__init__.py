@@ -1,1 +1,1 @@
-"""The demo: four sessions on a fresh platform, three of which fail out loud."""
+"""The demo: five sessions on a fresh platform, four of which fail out loud."""
