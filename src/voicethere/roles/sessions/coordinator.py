@@ -22,6 +22,7 @@ from voicethere.roles.sessions.patience import patiently
 from voicethere.roles.sessions.provisioning import JobDone, Provisioner
 from voicethere.roles.sessions.runners import LinkedRunners
 from voicethere.roles.sessions.settings import SessionServiceSettings
+from voicethere.roles.sessions.term import Term
 from voicethere.roles.sessions.tokens import JoinTokens
 from voicethere.roles.sessions.upkeep import Upkeep
 from voicethere.wire.relay import CapacityNow, RunnerHello, SessionWanted, ToService
@@ -53,54 +54,28 @@ class Coordinator:
         self._clock = clock
         self._outcomes = outcomes
         self._background = Background()
+        self.hosted = HostedSessions()
+        self.runners = LinkedRunners(now=clock.monotonic())
+        term = Term(
+            store=store,
+            hub=hub,
+            clock=clock,
+            settings=settings,
+            outcomes=outcomes,
+            background=self._background,
+            hosted=self.hosted,
+            runners=self.runners,
+        )
+        self.provisioner = Provisioner(term, on_job=on_job, tracer=tracer)
+        self.placement = self.provisioner.placement
+        self.hosting = Hosting(term, provisioner=self.provisioner, tokens=tokens, runner_silent=runner_silent)
+        self._upkeep = Upkeep(term, self.provisioner)
         self._restored = False
         self._early: deque[tuple[str, ToService | None]] = deque()
         self._looked_at = clock.monotonic()
         self._looking = False
         self._said: CapacityNow | None = None
         self._said_at = clock.monotonic()
-        self.hosted = HostedSessions()
-        self.runners = LinkedRunners(now=clock.monotonic())
-        self.provisioner = Provisioner(
-            store=store,
-            hub=hub,
-            clock=clock,
-            settings=settings,
-            runners=self.runners,
-            outcomes=outcomes,
-            background=self._background,
-            opened=self.hosted.add,
-            on_job=on_job,
-            tracer=tracer,
-        )
-        self.placement = self.provisioner.placement
-        self.hosting = Hosting(
-            store=store,
-            hub=hub,
-            clock=clock,
-            settings=settings,
-            hosted=self.hosted,
-            runners=self.runners,
-            provisioner=self.provisioner,
-            tokens=tokens,
-            outcomes=outcomes,
-            background=self._background,
-            runner_silent=runner_silent,
-        )
-        self._upkeep = Upkeep(
-            store=store,
-            hub=hub,
-            clock=clock,
-            settings=settings,
-            hosted=self.hosted,
-            runners=self.runners,
-            provisioner=self.provisioner,
-        )
-
-    @property
-    def restored(self) -> bool:
-        """Whether what an earlier term left has been picked up."""
-        return self._restored
 
     async def start(self) -> None:
         """Pick up what an earlier term left.

@@ -16,17 +16,14 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from voicethere.adapters.store.store import SessionRecord, Store, StoreUnavailable
-from voicethere.core.ports import Clock, RelayHub, RunnerAway
+from voicethere.adapters.store.store import SessionRecord, StoreUnavailable
+from voicethere.core.ports import RunnerAway
 from voicethere.errors.times import iso_from_epoch
-from voicethere.roles.sessions.background import Background
 from voicethere.roles.sessions.endings import ended_notice
-from voicethere.roles.sessions.hosted import Hosted, HostedSessions, hosted_session, room_id_of
-from voicethere.roles.sessions.outcomes import Outcomes
+from voicethere.roles.sessions.hosted import Hosted, hosted_session, room_id_of
 from voicethere.roles.sessions.provisioning import Provisioner, cancel_at_runner
-from voicethere.roles.sessions.runners import LinkedRunners
-from voicethere.roles.sessions.settings import SessionServiceSettings
 from voicethere.roles.sessions.silences import Silences
+from voicethere.roles.sessions.term import Term
 from voicethere.roles.sessions.tokens import JoinTokens
 from voicethere.wire.relay import (
     Heartbeat,
@@ -48,32 +45,25 @@ class Hosting:
 
     def __init__(
         self,
+        term: Term,
         *,
-        store: Store,
-        hub: RelayHub,
-        clock: Clock,
-        settings: SessionServiceSettings,
-        hosted: HostedSessions,
-        runners: LinkedRunners,
         provisioner: Provisioner,
         tokens: JoinTokens,
-        outcomes: Outcomes,
-        background: Background,
         runner_silent: Callable[[str], None] | None = None,
     ) -> None:
-        self._store = store
-        self._hub = hub
-        self._clock = clock
-        self._settings = settings
-        self._hosted = hosted
-        self._runners = runners
+        self._store = term.store
+        self._hub = term.hub
+        self._clock = term.clock
+        self._settings = term.settings
+        self._hosted = term.hosted
+        self._runners = term.runners
+        self._outcomes = term.outcomes
+        self._background = term.background
         self._provisioner = provisioner
         self._placement = provisioner.placement
         self._tokens = tokens
-        self._outcomes = outcomes
-        self._background = background
         self._runner_silent = runner_silent
-        self._silences = Silences(limit_seconds=settings.silent_seconds)
+        self._silences = Silences(limit_seconds=term.settings.silent_seconds)
         self._given_up: set[str] = set()
 
     def restore(self, sessions: Sequence[SessionRecord]) -> None:

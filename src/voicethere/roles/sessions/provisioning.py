@@ -11,18 +11,15 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from voicethere.adapters.store.store import SessionRecord, Store
-from voicethere.core.ports import Clock, RelayHub, RunnerAway
+from voicethere.adapters.store.store import SessionRecord
+from voicethere.core.ports import RelayHub, RunnerAway
 from voicethere.core.provisioning import Assign, Fail, Wait
 from voicethere.core.tracing import NO_TRACER, Tracer
-from voicethere.roles.sessions.background import Background
 from voicethere.roles.sessions.hosted import Hosted, HostedSession, room_id_of
 from voicethere.roles.sessions.jobs import Accepted, Job, Refused, RunnerWent, Stage, TimedOut
-from voicethere.roles.sessions.outcomes import Outcomes
 from voicethere.roles.sessions.patience import patiently
 from voicethere.roles.sessions.placement import Placement
-from voicethere.roles.sessions.runners import LinkedRunners
-from voicethere.roles.sessions.settings import SessionServiceSettings
+from voicethere.roles.sessions.term import Term
 from voicethere.wire.relay import AssignSession, CancelSession, DeployedAgent, SessionMoved
 from voicethere.wire.session_api import FailureCode, Mode, ProvisioningStatus
 
@@ -40,34 +37,26 @@ class JobDone(msgspec.Struct, frozen=True):
 
 
 class Provisioner:
-    """Runs the jobs. `opened` is called, before anything else can happen, when a runner hosts a session;
-    `on_job` hears of each job that is done."""
+    """Runs the jobs; `on_job` hears of each job that is done."""
 
     def __init__(
         self,
+        term: Term,
         *,
-        store: Store,
-        hub: RelayHub,
-        clock: Clock,
-        settings: SessionServiceSettings,
-        runners: LinkedRunners,
-        outcomes: Outcomes,
-        background: Background,
-        opened: Callable[[Hosted], None],
         on_job: Callable[[JobDone], None] | None = None,
         tracer: Tracer = NO_TRACER,
     ) -> None:
         self._on_job = on_job
         self._tracer = tracer
-        self._store = store
-        self._hub = hub
-        self._clock = clock
-        self._settings = settings
-        self._runners = runners
-        self.placement = Placement(clock=clock, rules=settings.rules, runners=runners)
-        self._outcomes = outcomes
-        self._background = background
-        self._opened = opened
+        self._store = term.store
+        self._hub = term.hub
+        self._clock = term.clock
+        self._settings = term.settings
+        self._hosted = term.hosted
+        self._runners = term.runners
+        self._outcomes = term.outcomes
+        self._background = term.background
+        self.placement = Placement(clock=term.clock, rules=term.settings.rules, runners=term.runners)
 
     def submit(self, record: SessionRecord) -> None:
         """Start a job for this session; at most one at a time."""
@@ -205,6 +194,7 @@ class Provisioner:
         _log.info("session_ready", session_id=job.record.id, runner_id=runner_id)
 
     def _open(self, job: Job, agent: DeployedAgent | None, runner_id: str) -> None:
+        """A runner hosts it: noted before anything else can happen."""
         record = job.record
         mode = record.mode if agent is None else _mode_of(job, agent)
         session = HostedSession(
@@ -217,7 +207,9 @@ class Provisioner:
         )
         now = self._clock.monotonic()
         # Whoever began a conversation does not have to join it, too.
-        self._opened(Hosted(session, opened_at=now, agent=agent, claimed=record.conversation_id is not None))
+        self._hosted.add(
+            Hosted(session, opened_at=now, agent=agent, claimed=record.conversation_id is not None)
+        )
 
     def _try_another(self, job: Job, code: FailureCode, message: str) -> Fail | None:
         """After a refusal: where it may be better elsewhere, or later, look again."""

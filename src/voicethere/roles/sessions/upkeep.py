@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import structlog
 
-from voicethere.adapters.store.store import SessionRecord, Store
-from voicethere.core.ports import Clock, RelayHub, RunnerAway
+from voicethere.adapters.store.store import SessionRecord
+from voicethere.core.ports import RunnerAway
 from voicethere.errors.times import iso_from_epoch
-from voicethere.roles.sessions.hosted import Hosted, HostedSessions
+from voicethere.roles.sessions.hosted import Hosted
 from voicethere.roles.sessions.provisioning import Provisioner
-from voicethere.roles.sessions.runners import LinkedRunners
-from voicethere.roles.sessions.settings import SessionServiceSettings
+from voicethere.roles.sessions.term import Term
 from voicethere.wire.control_channel import EndReason
 from voicethere.wire.control_plane import Deployment, DeploymentStatus
 from voicethere.wire.relay import DeployedAgent, EndSession, KeepWarm
@@ -24,23 +23,13 @@ _log = structlog.get_logger(__name__)
 class Upkeep:
     """`look` does it all once."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        hub: RelayHub,
-        clock: Clock,
-        settings: SessionServiceSettings,
-        hosted: HostedSessions,
-        runners: LinkedRunners,
-        provisioner: Provisioner,
-    ) -> None:
-        self._store = store
-        self._hub = hub
-        self._clock = clock
-        self._settings = settings
-        self._hosted = hosted
-        self._runners = runners
+    def __init__(self, term: Term, provisioner: Provisioner) -> None:
+        self._store = term.store
+        self._hub = term.hub
+        self._clock = term.clock
+        self._settings = term.settings
+        self._hosted = term.hosted
+        self._runners = term.runners
         self._provisioner = provisioner
         self._forced_since: dict[str, float] = {}
         self._warm: dict[str, list[DeployedAgent]] = {}
