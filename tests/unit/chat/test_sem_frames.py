@@ -222,7 +222,7 @@ def test_the_problems_of_a_snapshot_are_bounded() -> None:
 
 
 def test_an_empty_conversation_is_a_snapshot() -> None:
-    for body in ('{"convId": ""}', '{"entities": []}', '{"version": "0"}'):
+    for body in ('{"convId": ""}', '{"entities": []}', '{"version": 0}'):
         assert sem.decode_snapshot(body).snapshot == sem.TimelineSnapshot()
 
 
