@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -12,11 +13,11 @@ from websockets.frames import Frame, Opcode
 
 from tests.e2e.waiting import eventually_true
 from tests.integration.gateway.conftest import Served, World
-from tests.integration.gateway.talking import ChatApi, assert_numbered, says
+from tests.integration.gateway.talking import ChatApi, assert_numbered, of_type, says
 from voicethere.roles.gateway import sockets
 from voicethere.wire.control_channel import EndReason
 from voicethere.wire.control_plane import KeyKind
-from voicethere.wire.relay import ChatClosed, ChatMessage, ChatStreamStart, ChatStreamText
+from voicethere.wire.relay import ChatClosed, ChatMessage, ChatPassed, ChatStreamStart, ChatStreamText
 
 
 @pytest.mark.states(
@@ -41,6 +42,26 @@ async def test_any_of_the_three_requests_may_come_first(world: World, api: ChatA
         await talker.until(says("user", prompt))
         await talker.until(says("assistant", "Hi."))
         assert_numbered(talker.numbered)
+
+
+@pytest.mark.states("sem-chat/text/end-on-reconnect")
+async def test_a_stream_of_the_agents_own_does_not_stay_open_on_who_missed_its_end(
+    world: World, api: ChatApi
+) -> None:
+    """sem-chat: "a stream cut off by a lost socket must not stay open", nor one that no entity tells of."""
+
+    def passed(event_type: str) -> ChatPassed:
+        return ChatPassed(payload=json.dumps({"sem": True, "event": {"type": event_type, "id": "t"}}))
+
+    talker = await api.listen("c")
+    session_id = await world.conversation(api, "c")
+    await world.chats.say(session_id, passed("llm.thinking.start"))
+    await talker.until(of_type("llm.thinking.start"))
+    await talker.aclose()
+    await world.chats.say(session_id, passed("llm.thinking.final"))
+    back = await api.listen("c")
+    end = await back.until(of_type("llm.thinking.final"))
+    assert (end["id"], "seq" in end) == ("t", False)
 
 
 class Pinged(ClientConnection):

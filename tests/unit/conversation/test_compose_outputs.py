@@ -24,6 +24,7 @@ from voicethere.core.conversation import (
     resend,
     snapshot,
 )
+from voicethere.core.conversation.limits import MAX_ENDED_STREAMS
 from voicethere.errors.records import SessionErrorEnvelope
 from voicethere.wire.control_channel import EndReason
 from voicethere.wire.relay import (
@@ -359,6 +360,39 @@ def test_a_snapshot_and_what_is_sent_again_are_read_without_a_problem() -> None:
         ("timeline.upsert", 9),
     ]
     assert all("seq" not in event for event in again)
+
+
+@pytest.mark.states("sem-chat/text/end-on-reconnect")
+def test_the_end_of_a_stream_without_a_message_is_kept_to_be_told_again() -> None:
+    kept = Kept()
+    for event_type, event_id in [
+        ("llm.thinking.start", "t"),
+        ("llm.start", "bare"),
+        ("llm.start", "runs"),
+        ("llm.start", "again"),
+        ("llm.thinking.final", "t"),
+        ("llm.final", "bare"),
+        ("llm.final", "again"),
+        ("llm.delta", "again"),
+        ("llm.final", "never started"),
+    ]:
+        kept.send(ChatPassed(payload=frame(event_type, event_id)))
+    kept.send(ChatStreamStart(speech_id="r"))
+    kept.send(ChatStreamEnd(speech_id="r", text="Hey", complete=True))
+
+    def told_again() -> list[tuple[str, str]]:
+        entities = list(kept.entities.values())
+        events = [msgspec.json.decode(text)["event"] for text in resend("c1", entities, kept.state.finished)]
+        assert all("seq" not in event for event in events)
+        return [(event["type"], event["id"]) for event in events]
+
+    assert told_again() == [("timeline.upsert", "r"), ("llm.thinking.final", "t"), ("llm.final", "bare")]
+    kept.send(ChatClosed(end_reason=EndReason.ERROR))
+    assert told_again()[3:] == [("llm.final", "runs"), ("llm.final", "again")]
+    for name in range(MAX_ENDED_STREAMS):
+        for event_type in ("llm.start", "llm.final"):
+            kept.send(ChatPassed(payload=frame(event_type, f"s{name}")))
+    assert len(told_again()) == 1 + MAX_ENDED_STREAMS
 
 
 def test_ids_and_prompts_that_are_none_are_told_so() -> None:

@@ -22,6 +22,7 @@ from voicethere.core.conversation import (
     compose_prompt,
     number,
     placed,
+    resend,
 )
 from voicethere.errors.records import SessionErrorEnvelope
 from voicethere.wire.control_channel import EndReason
@@ -204,6 +205,18 @@ def test_outputs_that_are_said_again_and_out_of_order_count_once(
             assert skipped.applied_up_to == before.outputs != output - 1
             assert often.state is before
     assert (often.state, often.entities, often.frames) == (once.state, once.entities, once.frames)
+
+
+@pytest.mark.states("sem-chat/text/end-on-reconnect")
+@given(st.lists(BODIES, max_size=10), st.integers(0, 30))
+def test_no_stream_stays_open_on_a_client_that_was_away(bodies: list[ChatBody], heard: int) -> None:
+    """It hears the first frames, then nothing until it is told how the conversation stands."""
+    keeper = Keeper()
+    for index, body in enumerate(bodies):
+        keeper.output(body, index + 1, NOW + index)
+    entities = sorted(keeper.entities.values(), key=lambda entity: entity.position)
+    back = Client([*keeper.frames[:heard], *resend("c", entities, keeper.state.finished)])
+    assert back.streams <= {stream.id for stream in keeper.state.streams}
 
 
 @given(st.lists(st.integers(0, 90), max_size=120))

@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
 
 from voicethere.adapters.store import columns, prompts
-from voicethere.adapters.store.conversations import entity_of
+from voicethere.adapters.store.conversations import entity_of, finished_of
 from voicethere.adapters.store.tables import conversation_entities, conversations
 from voicethere.core.conversation import (
     MAX_ENTITIES,
@@ -47,6 +47,7 @@ _COUNTERS = (
     "previous_outputs",
     "arrivals",
 )
+_WRITTEN = ("streams", "finished", "content_bytes", "updated_at_ms")
 _streams_decoder = msgspec.json.Decoder(tuple[OpenStream, ...])
 
 
@@ -56,7 +57,9 @@ class Held:
     def __init__(self, row: Any) -> None:
         self.row = row
         self.state = ConversationState(
-            **{name: getattr(row, name) for name in _COUNTERS}, streams=_streams_decoder.decode(row.streams)
+            **{name: getattr(row, name) for name in _COUNTERS},
+            streams=_streams_decoder.decode(row.streams),
+            finished=finished_of(row),
         )
         self.known: dict[str, StoredEntity] = {}
         self.sizes: dict[str, int] = {}
@@ -159,9 +162,7 @@ def load_entities(connection: Connection, held: dict[Key, Held], wanted: set[Ent
 _UPDATE = (
     update(conversations)
     .where(conversations.c.project_id == bindparam("of_project"), conversations.c.id == bindparam("of_id"))
-    .values(
-        {name: bindparam(f"new_{name}") for name in (*_COUNTERS, "streams", "content_bytes", "updated_at_ms")}
-    )
+    .values({name: bindparam(f"new_{name}") for name in (*_COUNTERS, *_WRITTEN)})
 )
 
 
@@ -230,6 +231,7 @@ def _conversation_row(conversation: Held, now_ms: int, content_bytes: int) -> di
         "of_project": conversation.key[0],
         "of_id": conversation.key[1],
         "new_streams": columns.to_json(state.streams),
+        "new_finished": columns.to_json(state.finished),
         "new_content_bytes": content_bytes,
         "new_updated_at_ms": max(now_ms, conversation.row.updated_at_ms),
     }

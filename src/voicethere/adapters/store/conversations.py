@@ -17,11 +17,12 @@ from voicethere.adapters.store.projects import require_project
 from voicethere.adapters.store.records import ConversationRecord, HeldSession, StoreConflict, Timeline
 from voicethere.adapters.store.sessions import record_of as session_of
 from voicethere.adapters.store.tables import IN_SESSION, conversation_entities, conversations, sessions
-from voicethere.core.conversation import Author, StoredEntity, conversation_id_problem
+from voicethere.core.conversation import Author, FinishedStream, StoredEntity, conversation_id_problem
 
 MAX_ISSUED_SECONDS = 366 * 24 * 3600
 
 _props_decoder = msgspec.json.Decoder(dict[str, Any])
+_finished_decoder = msgspec.json.Decoder(tuple[FinishedStream, ...])
 _meta_decoder = msgspec.json.Decoder(dict[str, str])
 
 
@@ -82,6 +83,7 @@ def make(
         "created_at_ms": now_ms,
         "updated_at_ms": now_ms,
         "streams": "[]",
+        "finished": "[]",
     }
     return (
         columns.count_inserted(
@@ -216,7 +218,13 @@ def record_of(row: Row[Any]) -> ConversationRecord:
         expires_at=columns.to_wire_or_none(row.expires_at_ms),
         created_at=columns.to_wire(row.created_at_ms),
         updated_at=columns.to_wire(row.updated_at_ms),
+        finished=finished_of(row),
     )
+
+
+def finished_of(row: Row[Any]) -> tuple[FinishedStream, ...]:
+    """The streams of the conversation that are over and that no entity tells of."""
+    return _finished_decoder.decode(row.finished)
 
 
 def entity_of(row: Row[Any]) -> StoredEntity:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from voicethere.core.conversation import StoredEntity
+from voicethere.core.conversation import FinishedStream, StoredEntity
 from voicethere.wire.control_plane import SessionErrorRow
 from voicethere.wire.session_api import FailureCode, Mode, ProvisioningStatus
 
@@ -79,6 +79,7 @@ class ConversationRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `session_id` is the session that it has now, `outputs` how many outputs of that are applied; None between
     sessions. `issued`: the platform made the id, for use until `expires_at`; otherwise a client invented it.
+    `finished` are the newest streams that are over and that no entity tells of.
     """
 
     project_id: str
@@ -91,6 +92,7 @@ class ConversationRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: str | None
     created_at: str
     updated_at: str
+    finished: tuple[FinishedStream, ...] = ()
 
 
 class Timeline(msgspec.Struct, frozen=True, kw_only=True):

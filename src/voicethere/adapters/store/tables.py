@@ -257,6 +257,7 @@ conversations = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("updated_at_ms", BigInteger, nullable=False),
     Column("streams", Text, nullable=False),
+    Column("finished", Text, nullable=False),
     Index(None, "project_id", "updated_at_ms"),
 )
 Index(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from voicethere.core.conversation.limits import MAX_OPEN_STREAMS, MAX_PROPS_BYTES
+from voicethere.core.conversation.limits import MAX_ENDED_STREAMS, MAX_OPEN_STREAMS, MAX_PROPS_BYTES
 from voicethere.core.conversation.values import (
     Applied,
     AppliedEntity,
@@ -20,6 +20,7 @@ from voicethere.core.conversation.values import (
     ConversationState,
     EndedStream,
     EntityChange,
+    FinishedStream,
     OpenStream,
     Skipped,
     StoredEntity,
@@ -65,6 +66,7 @@ def advance(
     touched: dict[str, StoredEntity] = {}
     version, arrivals = state.version, state.arrivals
     streams = {stream.id: stream for stream in state.streams}
+    finished = {stream.id: stream for stream in state.finished}
     ended: list[EndedStream] = []
     ended_frames = 0
     if composed.ends_streams:
@@ -86,6 +88,7 @@ def advance(
             else:
                 entity = None
                 ended_frames += _FRAMES_OF_A_STREAM
+                _finish(finished, stream)
             ended.append(EndedStream(id=stream.id, thinking=stream.thinking, entity=entity))
     applied: list[AppliedEntity | None] = []
     for change in composed.entities:
@@ -100,10 +103,17 @@ def advance(
         applied.append(AppliedEntity(version=version, created_at_ms=after.created_at_ms))
         if session_id is not None and after.kind == "message" and after.props.get("role") != "user":
             # sem-chat: "A message entity of any role but `user` also starts or ends the stream of its id"
+            finished.pop(after.id, None)
             _step(streams, OpenStream(after.id, session_id), opens=_is_running(after))
     for step in composed.streams:
-        if session_id is not None:
-            _step(streams, OpenStream(step.id, session_id, step.thinking), opens=step.opens)
+        if session_id is None:
+            continue
+        running = streams.get(step.id)
+        if step.opens:
+            finished.pop(step.id, None)
+        elif running is not None:
+            _finish(finished, running)
+        _step(streams, OpenStream(step.id, session_id, step.thinking), opens=step.opens)
     sent = sum(draft.entity is None or applied[draft.entity] is not None for draft in composed.frames)
     is_over = composed.session_end is not None and session_id == state.session_id
     after_state = replace(
@@ -112,6 +122,7 @@ def advance(
         seq=state.seq + ended_frames + sent,
         arrivals=arrivals,
         streams=tuple(streams.values())[-MAX_OPEN_STREAMS:],
+        finished=tuple(finished.values())[-MAX_ENDED_STREAMS:],
         session_open=state.session_open and not is_over,
     )
     return Advanced(
@@ -175,6 +186,11 @@ def content_bytes(props: object, meta: object) -> int:
 
 def _is_running(entity: StoredEntity) -> bool:
     return entity.kind == "message" and entity.props.get("streaming") is True
+
+
+def _finish(finished: dict[str, FinishedStream], stream: OpenStream) -> None:
+    finished.pop(stream.id, None)
+    finished[stream.id] = FinishedStream(stream.id, stream.thinking)
 
 
 def _step(streams: dict[str, OpenStream], stream: OpenStream, *, opens: bool) -> None:

@@ -13,6 +13,7 @@ from voicethere.core.conversation.values import (
     Composed,
     EndedStream,
     EntityChange,
+    FinishedStream,
     FrameDraft,
     StoredEntity,
 )
@@ -53,12 +54,17 @@ def number_prompt(conv_id: str, composed: Composed, *, version: int, seq: int) -
     return number(conv_id, composed, applied)
 
 
-def resend(conv_id: str, entities: Sequence[StoredEntity]) -> list[bytes]:
-    """Entities once more, for a socket that opened or was slow, without a `seq`.
+def resend(
+    conv_id: str, entities: Sequence[StoredEntity], finished: Sequence[FinishedStream] = ()
+) -> list[bytes]:
+    """Entities and ends of streams once more, for a socket that opened or was slow, without a `seq`.
 
-    sem-chat: "the gateway sends the conversation's latest entities again when a socket opens".
+    sem-chat: "the gateway sends the conversation's latest entities again when a socket opens"; "End every
+    stream … again for a client that reconnects". A message's entity tells of its own stream.
     """
-    return [_encoder.encode(SemFrame(event=_upsert(conv_id, entity))) for entity in entities]
+    events = [_upsert(conv_id, entity) for entity in entities]
+    events += [_end(stream.id, thinking=stream.thinking) for stream in finished]
+    return [_encoder.encode(SemFrame(event=event)) for event in events]
 
 
 def snapshot(conv_id: str, version: int, entities: Sequence[StoredEntity], now_ms: int) -> bytes:
@@ -95,9 +101,7 @@ def _event(conv_id: str, draft: FrameDraft, change: EntityChange, kept: AppliedE
 
 def _endings(conv_id: str, stream: EndedStream) -> list[SemEvent]:
     if stream.entity is None:
-        if stream.thinking:
-            return [SemEvent(type="llm.thinking.final", id=stream.id, data=LlmEnd(id=stream.id))]
-        return [SemEvent(type="llm.final", id=stream.id, data=LlmEnd(id=stream.id, text=""))]
+        return [_end(stream.id, thinking=stream.thinking)]
     content = stream.entity.props.get("content")
     end = SemEvent(
         type="llm.final",
@@ -106,6 +110,12 @@ def _endings(conv_id: str, stream: EndedStream) -> list[SemEvent]:
         metadata=_duration(stream.entity.created_at_ms, stream.entity.updated_at_ms),
     )
     return [end, _upsert(conv_id, stream.entity)]
+
+
+def _end(stream_id: str, *, thinking: bool) -> SemEvent:
+    if thinking:
+        return SemEvent(type="llm.thinking.final", id=stream_id, data=LlmEnd(id=stream_id))
+    return SemEvent(type="llm.final", id=stream_id, data=LlmEnd(id=stream_id, text=""))
 
 
 def _duration(begun_ms: int, ended_ms: int) -> dict[str, int]:

@@ -19,6 +19,9 @@ MAX_TIMELINE_BYTES = 16 * 1024 * 1024
 MAX_OPEN_STREAMS = 64
 """Streams of one conversation that the gateway knows how to end; past it the oldest is forgotten."""
 
+MAX_ENDED_STREAMS = 32
+"""Streams without a message whose end is told again to a client that comes back; the newest are known."""
+
 # Line breaks, NUL and the like in an id are an accident or an attack, in a log and in a URL.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 

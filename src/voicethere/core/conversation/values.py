@@ -104,12 +104,19 @@ class OpenStream(msgspec.Struct, frozen=True, array_like=True):
     thinking: bool = False
 
 
+class FinishedStream(msgspec.Struct, frozen=True, array_like=True):
+    """A stream without a message that ran on the conversation's clients: no entity tells that it is over."""
+
+    id: str
+    thinking: bool
+
+
 class ConversationState(msgspec.Struct, frozen=True, kw_only=True):
     """The counters of a conversation.
 
     `outputs` is how many outputs of `session_id` are applied. That session is the current one while
     `session_open`; after that, and after the next one began (then it is the previous one), what fails late is
-    still told. `arrivals` counts the entities that ever arrived.
+    still told. `arrivals` counts the entities that ever arrived. `streams` run; `finished` ran, newest last.
     """
 
     version: int = 0
@@ -121,6 +128,7 @@ class ConversationState(msgspec.Struct, frozen=True, kw_only=True):
     previous_outputs: int = 0
     arrivals: int = 0
     streams: tuple[OpenStream, ...] = ()
+    finished: tuple[FinishedStream, ...] = ()
 
 
 class ConversationChange(msgspec.Struct, frozen=True, kw_only=True):

@@ -184,7 +184,7 @@ class Gateway:
         return self.here.open(caller, conv_id)
 
     async def catch_up(self, socket: ChatSocket) -> list[str]:
-        """What tells a socket how its conversation stands: its latest entities, without `seq`.
+        """What tells a socket how its conversation stands: latest entities and ended streams, without `seq`.
 
         sem-chat: "the gateway sends the conversation's latest entities again when a socket opens".
 
@@ -198,7 +198,8 @@ class Gateway:
         self.here.told(socket, 0 if record is None else record.seq)
         if record is not None and record.session_id is not None:
             self.outputs.care(record.session_id, socket.key)
-        frames = [frame.decode() for frame in resend(conv_id, latest)]
+        finished = () if record is None else record.finished
+        frames = [frame.decode() for frame in resend(conv_id, latest, finished)]
         room = self.settings.resent_bytes
         for index in range(len(frames) - 1, -1, -1):
             room -= len(frames[index])

@@ -74,6 +74,7 @@ def _create_conversations() -> None:
         _big("created_at_ms"),
         _big("updated_at_ms"),
         _text("streams"),
+        _text("finished"),
         sa.PrimaryKeyConstraint("project_id", "id", name=op.f("pk_conversations")),
         sa.ForeignKeyConstraint(
             ["project_id"], ["projects.id"], name=op.f("fk_conversations_project_id"), ondelete="CASCADE"
