@@ -279,15 +279,6 @@ async def test_what_a_failed_session_did_not_take_is_dropped(store: Store, proje
     assert await begin(store, project, "s2") is not None
 
 
-async def test_prompts_that_no_session_has_can_be_given_up(store: Store, project: Project) -> None:
-    await prompt(store, project, "a")
-    await prompt(store, project, "b")
-    assert await store.drop_prompts(project.id, "c1", [1, 7]) == 1
-    await begin(store, project)
-    assert await store.drop_prompts(project.id, "c1", [1, 2]) == 0
-    assert [p.text for p in await store.pending_prompts(project.id, "c1")] == ["b"]
-
-
 async def test_conversations_whose_prompts_nobody_cares_for_are_found(
     store: Store, project: Project, clock: ManualClock
 ) -> None:

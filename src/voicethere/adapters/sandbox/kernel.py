@@ -19,7 +19,6 @@ _libc.prctl.restype = ctypes.c_int
 
 # include/uapi/linux/prctl.h
 PR_SET_PDEATHSIG = 1
-PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_CAPBSET_DROP = 24

@@ -6,7 +6,6 @@ session it is that one's; otherwise the next one's that begins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, select, update
@@ -107,17 +106,6 @@ def taken(connection: Connection, session_id: str, up_to: int) -> int:
     return connection.execute(
         delete(conversation_prompts).where(
             conversation_prompts.c.session_id == session_id, conversation_prompts.c.session_number <= up_to
-        )
-    ).rowcount
-
-
-def drop(connection: Connection, project_id: str, conv_id: str, numbers: Sequence[int]) -> int:
-    """Give up those of these prompts that no session has; how many there were."""
-    return connection.execute(
-        delete(conversation_prompts).where(
-            *_of(project_id, conv_id),
-            conversation_prompts.c.session_id.is_(None),
-            conversation_prompts.c.number.in_(numbers),
         )
     ).rowcount
 

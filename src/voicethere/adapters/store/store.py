@@ -485,10 +485,6 @@ class Store:
         """The session has taken its prompts up to and with this number; how many of them were pending."""
         return await self._database.write(lambda c: prompts.taken(c, session_id, up_to))
 
-    async def drop_prompts(self, project_id: str, conv_id: str, numbers: Sequence[int]) -> int:
-        """Give up those of these prompts that no session has (a session's are dropped where it fails)."""
-        return await self._database.write(lambda c: prompts.drop(c, project_id, conv_id, numbers))
-
     async def begin_conversation_session(
         self,
         project_id: str,
