@@ -14,7 +14,8 @@ from voicethere.core.chat import actions, selectors
 from voicethere.core.chat.actions import Action
 from voicethere.core.chat.entities import TimelineEntity
 from voicethere.core.chat.errors import ChatErrorRecord, ChatErrorStage
-from voicethere.core.chat.state import ChatState, ConnectionStatus, TurnStats
+from voicethere.core.chat.state import EMPTY_TIMELINE, ChatState, ConnectionStatus, TurnStats
+from voicethere.core.chat.waiting import is_unanswered
 
 if TYPE_CHECKING:
     from voicethere.chat.conversations import ConversationManager
@@ -61,9 +62,18 @@ class Conversation:
 
     @property
     def is_awaiting_reply(self) -> bool:
-        """Whether "the assistant is thinking" belongs on the screen."""
-        return selectors.select_should_show_pending_ai_placeholder(
-            self._store.state, self._window_id, self._conv_id
+        """Whether something was sent, also where it is not in the timeline yet, and nobody has answered.
+
+        Not while the connection is in `error`.
+        """
+        state = self._store.state
+        window = state.chat_window.get(self._window_id)
+        timeline = state.timeline.get(self._conv_id, EMPTY_TIMELINE)
+        return (
+            window is not None
+            and window.conv_id == self._conv_id
+            and self.connection_status is not ConnectionStatus.ERROR
+            and is_unanswered(timeline, window)
         )
 
     @property

@@ -184,7 +184,8 @@ class ConversationManager:
     async def send(self, conv_id: str, prompt: str, *, window_id: str | None = None) -> None:
         """Submit the user's prompt; return once the gateway has accepted it. No socket is needed for it.
 
-        The window (the conversation's id where none is given) shows "the assistant is thinking" from now on.
+        The window (the conversation's id where none is given) waits from now on, and shows "the assistant is
+        thinking" once the user's message is in the timeline.
 
         Raises:
             ChatHttpError: it was not accepted; the error is recorded.

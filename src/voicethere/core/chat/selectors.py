@@ -16,6 +16,7 @@ from voicethere.core.chat.state import (
     ConversationTimeline,
     TurnStats,
 )
+from voicethere.core.chat.waiting import is_unanswered, users_message
 
 
 def select_last_error(state: ChatState, conv_id: str) -> str | None:
@@ -104,13 +105,12 @@ def select_suggestions(state: ChatState, conv_id: str) -> tuple[str, ...]:
 def select_should_show_pending_ai_placeholder(state: ChatState, window_id: str, conv_id: str) -> bool:
     """Whether "the assistant is thinking" belongs in this window: see `actions.begin_awaiting_ai`."""
     window = state.chat_window.get(window_id)
-    if window is None or window.conv_id != conv_id or window.awaiting is None:
+    if window is None or window.conv_id != conv_id:
         return False
     if _session(state, conv_id).connection_status is ConnectionStatus.ERROR:
         return False
     timeline = _timeline(state, conv_id)
-    # Fewer arrivals than then: the conversation was cleared since.
-    return timeline.newest_of_others < window.awaiting <= timeline.arrivals
+    return users_message(timeline, window) is not None and is_unanswered(timeline, window)
 
 
 def select_conversation_ids(state: ChatState) -> tuple[str, ...]:

@@ -90,6 +90,11 @@ class ConversationTimeline(msgspec.Struct, frozen=True, dict=True):
         return tuple(entity for entity in self.entities if entity.kind != SUGGESTIONS_KIND)
 
     @cached_property
+    def arrivals_of_user(self) -> tuple[int, ...]:
+        """The arrival numbers of the user's entities, in order."""
+        return tuple(sorted(slot.arrived for slot in self.slots.values() if slot.entity.is_of_user))
+
+    @cached_property
     def newest_of_others(self) -> int:
         """The arrival number of the newest entity that neither the user made nor is a suggestion; or -1."""
         return max(
@@ -118,7 +123,7 @@ class ConversationTimeline(msgspec.Struct, frozen=True, dict=True):
 
 
 class WindowState(msgspec.Struct, frozen=True, gc=False):
-    """What one window shows. `awaiting`: it waits for an entity of this arrival number or later; or None."""
+    """What one window shows. `awaiting`: it waits, and its user's message has this arrival number or a later."""
 
     conv_id: str
     awaiting: int | None = None

@@ -39,7 +39,7 @@ def set_window_conversation(window_id: str, conv_id: str) -> SetWindowConversati
 
 
 def begin_awaiting_ai(window_id: str, conv_id: str) -> BeginAwaitingAi:
-    """The user has written: the placeholder shows until the first entity of anyone else."""
+    """The user writes: the placeholder shows from that message to the first entity of anyone else."""
     return BeginAwaitingAi(_window(window_id), checks.identifier(conv_id, "conv_id"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from voicethere.core.chat.state import EMPTY_TIMELINE, ChatState, WindowState
+from voicethere.core.chat.waiting import begins_at
 from voicethere.core.chat.window_actions import (
     BeginAwaitingAi,
     ClearAwaitingAi,
@@ -19,8 +20,8 @@ def set_window_conversation(state: ChatState, action: SetWindowConversation) -> 
 
 
 def begin_awaiting_ai(state: ChatState, action: BeginAwaitingAi) -> ChatState:
-    arrivals = state.timeline.get(action.conv_id, EMPTY_TIMELINE).arrivals
-    return _put(state, action.window_id, WindowState(action.conv_id, arrivals))
+    awaiting = begins_at(state.timeline.get(action.conv_id, EMPTY_TIMELINE))
+    return _put(state, action.window_id, WindowState(action.conv_id, awaiting))
 
 
 def clear_awaiting_ai(state: ChatState, action: ClearAwaitingAi) -> ChatState:
