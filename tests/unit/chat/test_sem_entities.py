@@ -173,7 +173,7 @@ def test_a_debugger_pause_event_is_an_entity(conversation: Conversation) -> None
 @pytest.mark.states("sem-chat/text/snapshot-as-is", "sem-chat/version/snapshot")
 def test_a_snapshot_is_taken_as_it_is(conversation: Conversation) -> None:
     """sem-chat: "A snapshot is taken as it is": its entities take its version, an empty message stays."""
-    conversation.upsert("old", content="gone")
+    conversation.upsert("old", version=3, content="gone")
     empty = {"id": "m1", "kind": "message", "createdAtMs": 3, "props": {"role": "assistant", "content": ""}}
     assert conversation.snapshot(7, empty, {"id": "t", "kind": "tool", "updatedAtMs": 4}) == (2, 0)
     assert conversation.entities == (

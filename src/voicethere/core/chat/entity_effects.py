@@ -6,7 +6,7 @@ merge is in `entities`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -97,9 +97,10 @@ def debugger_pause(context: SemContext, event: SemEvent) -> None:
 
 
 def apply_snapshot(context: SemContext, reading: SnapshotReading) -> SnapshotApplied:
-    """Replace the timeline by a snapshot, as it is; its messages start and end their streams.
+    """Replace what the gateway told before by a snapshot, as it is; its messages start and end their streams.
 
-    Bad entities are left out and recorded, all of them in one `hydrate_error`.
+    What this client alone has stays (see `keeping_own`). Bad entities are left out and recorded, all of them
+    in one `hydrate_error`.
     """
     snapshot = reading.snapshot
     version = whole_number(snapshot.version)
@@ -113,7 +114,8 @@ def apply_snapshot(context: SemContext, reading: SnapshotReading) -> SnapshotApp
             refused += 1
             if len(problems) < _MOST_PROBLEMS:
                 problems.append(f"the entity {cut_end(data.id, 60)!r}: {cut_end(str(error), 300)}")
-    context.store.dispatch(ApplySnapshot(context.conv_id, tuple(entities)))
+    shown = keeping_own(selectors.select_timeline_entities(context.store.state, context.conv_id), entities)
+    context.store.dispatch(ApplySnapshot(context.conv_id, shown))
     for entity in entities:
         _follow_stream(context, entity)
     if refused:
@@ -128,6 +130,32 @@ def apply_snapshot(context: SemContext, reading: SnapshotReading) -> SnapshotApp
             )
         )
     return SnapshotApplied(len(entities), refused)
+
+
+def keeping_own(
+    known: Iterable[TimelineEntity], snapshot: Iterable[TimelineEntity]
+) -> tuple[TimelineEntity, ...]:
+    """A snapshot's entities as they are, each followed by the client's own that came behind it before.
+
+    The client's own have no version: starters, errors that it mirrors, what it made of `log` and the like.
+    No gateway has them, so that every reconnect would cost them.
+    """
+    entities = tuple(snapshot)
+    ids = {entity.id for entity in entities}
+    own: dict[str | None, list[TimelineEntity]] = {}
+    before: str | None = None
+    for entity in known:
+        if entity.id in ids:
+            before = entity.id
+        elif entity.version is None:
+            own.setdefault(before, []).append(entity)
+    if not own:
+        return entities
+    shown = own.pop(None, [])
+    for entity in entities:
+        shown.append(entity)
+        shown.extend(own.pop(entity.id, ()))
+    return tuple(shown)
 
 
 def _entity(data: TimelineEntityData, version: int) -> TimelineEntity:

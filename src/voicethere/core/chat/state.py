@@ -123,7 +123,7 @@ class ConversationTimeline(msgspec.Struct, frozen=True, dict=True):
 
 
 class WindowState(msgspec.Struct, frozen=True, gc=False):
-    """What one window shows. `awaiting`: it waits, and its user's message has this arrival number or a later."""
+    """What one window shows. `awaiting`: it waits, and its user's message has this arrival number or more."""
 
     conv_id: str
     awaiting: int | None = None
