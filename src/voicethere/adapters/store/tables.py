@@ -33,7 +33,6 @@ WARM = text("warm")
 OF_A_CHAT = text("conversation_id IS NOT NULL")
 IN_SESSION = text("session_open")
 GIVEN = text("session_id IS NOT NULL")
-NOT_GIVEN = text("session_id IS NULL")
 
 metadata = MetaData(
     naming_convention={
@@ -308,12 +307,6 @@ Index(
     conversation_prompts.c.session_number,
     sqlite_where=GIVEN,
     postgresql_where=GIVEN,
-)
-Index(
-    "ix_conversation_prompts_not_given",
-    conversation_prompts.c.created_at_ms,
-    sqlite_where=NOT_GIVEN,
-    postgresql_where=NOT_GIVEN,
 )
 
 session_errors = Table(

@@ -133,9 +133,6 @@ def _create_prompts() -> None:
         ["session_id", "session_number"],
         "session_id IS NOT NULL",
     )
-    _partial_index(
-        "ix_conversation_prompts_not_given", "conversation_prompts", ["created_at_ms"], "session_id IS NULL"
-    )
 
 
 def _compress_faster() -> None:
