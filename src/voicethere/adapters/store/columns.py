@@ -71,22 +71,33 @@ def among(connection: Connection, column: Column[str], values: list[str]) -> Col
     return column.in_(values)
 
 
-def named_rows(connection: Connection, names: Sequence[str], rows: Sequence[tuple[str, ...]]) -> FromClause:
-    """Rows of text to join with, so that an index finds what they name; the same statement however many."""
-    if connection.dialect.name == "postgresql":
-        arrays = [
-            bindparam(None, [row[index] for row in rows], type_=postgresql.ARRAY(Text()))
-            for index in range(len(names))
-        ]
-        return func.unnest(*arrays).table_valued(*names, name="named").render_derived()
-    # SQLite has no arrays; it would scan the table for `(a, b) IN (VALUES …)`.
-    each = func.json_each(to_json([[storable(value) for value in row] for row in rows]))
-    found = each.table_valued("value", name="each")
-    parts = (
-        func.json_extract(found.c.value, f"$[{index}]", type_=AnyText).label(name)
-        for index, name in enumerate(names)
-    )
-    return select(*parts).subquery("named")
+class NamedRows:
+    """Rows of text to join with (`rows`), so that an index finds what they name; bind `parameters` to run it.
+
+    The same statement however many rows there are: build it once.
+    """
+
+    def __init__(self, dialect: str, names: Sequence[str]) -> None:
+        self._arrays = dialect == "postgresql"
+        self.rows: FromClause
+        if self._arrays:
+            columns = [bindparam(f"named_{name}", type_=postgresql.ARRAY(Text())) for name in names]
+            self.rows = func.unnest(*columns).table_valued(*names, name="named").render_derived()
+        else:
+            # SQLite has no arrays; it would scan the table for `(a, b) IN (VALUES …)`.
+            each = func.json_each(bindparam("named_rows", type_=AnyText)).table_valued("value", name="each")
+            parts = (
+                func.json_extract(each.c.value, f"$[{index}]", type_=AnyText).label(name)
+                for index, name in enumerate(names)
+            )
+            self.rows = select(*parts).subquery("named")
+        self._names = tuple(names)
+
+    def parameters(self, rows: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+        """What to run the statement with, to join with these."""
+        if self._arrays:
+            return {f"named_{name}": [row[index] for row in rows] for index, name in enumerate(self._names)}
+        return {"named_rows": to_json([[storable(value) for value in row] for row in rows])}
 
 
 def now_ms(clock: Clock) -> int:
@@ -139,6 +150,9 @@ def count_inserted(
 def insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
     """An insert that knows `on_conflict_do_nothing` and `on_conflict_do_update`: both databases spell them
     alike, but SQLAlchemy keeps them apart."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+    return insert_into(connection.dialect.name, table)
+
+
+def insert_into(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """The same by the name of the database's dialect."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
+from sqlalchemy import Connection, delete, func, select
 
 from voicethere.adapters.store import columns, prompts
+from voicethere.adapters.store.conversation_statements import COUNTERS, statements
 from voicethere.adapters.store.conversations import entity_of, finished_of
-from voicethere.adapters.store.tables import conversation_entities, conversations
+from voicethere.adapters.store.tables import conversation_entities
 from voicethere.core.conversation import (
     MAX_ENTITIES,
     MAX_TIMELINE_BYTES,
@@ -37,17 +38,6 @@ EntityKey = tuple[str, str, str]
 
 _LOOKUP = 200
 _ROOMY_BYTES = MAX_TIMELINE_BYTES * 7 // 8
-_COUNTERS = (
-    "version",
-    "seq",
-    "session_id",
-    "session_open",
-    "outputs",
-    "previous_session_id",
-    "previous_outputs",
-    "arrivals",
-)
-_WRITTEN = ("streams", "finished", "content_bytes", "updated_at_ms")
 _streams_decoder = msgspec.json.Decoder(tuple[OpenStream, ...])
 
 
@@ -57,7 +47,7 @@ class Held:
     def __init__(self, row: Any) -> None:
         self.row = row
         self.state = ConversationState(
-            **{name: getattr(row, name) for name in _COUNTERS},
+            **{name: getattr(row, name) for name in COUNTERS},
             streams=_streams_decoder.decode(row.streams),
             finished=finished_of(row),
         )
@@ -114,20 +104,12 @@ def apply_outputs(
 
 def hold(connection: Connection, keys: Iterable[Key]) -> dict[Key, Held]:
     """Lock the conversations of these keys that are there."""
+    known = statements(connection)
     wanted = sorted(set(keys))
     found: dict[Key, Held] = {}
     for start in range(0, len(wanted), _LOOKUP):
-        named = columns.named_rows(connection, ("project_id", "id"), wanted[start : start + _LOOKUP])
-        query = (
-            select(conversations)
-            .join(
-                named,
-                (conversations.c.project_id == named.c.project_id) & (conversations.c.id == named.c.id),
-            )
-            .order_by(conversations.c.project_id, conversations.c.id)
-            .with_for_update(of=conversations)
-        )
-        for row in connection.execute(query):
+        named = known.keys.parameters(wanted[start : start + _LOOKUP])
+        for row in connection.execute(known.hold, named):
             conversation = Held(row)
             found[conversation.key] = conversation
     return found
@@ -147,23 +129,14 @@ def named_by(held: dict[Key, Held], changes: Sequence[ConversationChange]) -> se
 
 def load_entities(connection: Connection, held: dict[Key, Held], wanted: set[EntityKey]) -> None:
     """Read these entities of conversations that are locked, where they are there."""
+    known = statements(connection)
     ordered = sorted(wanted)
-    identity = ("project_id", "conversation_id", "id")
     for start in range(0, len(ordered), _LOOKUP):
-        named = columns.named_rows(connection, identity, ordered[start : start + _LOOKUP])
-        same = and_(*(conversation_entities.c[name] == named.c[name] for name in identity))
-        query = select(conversation_entities).join(named, same)
-        for row in connection.execute(query):
+        named = known.identities.parameters(ordered[start : start + _LOOKUP])
+        for row in connection.execute(known.entities, named):
             conversation = held[row.project_id, row.conversation_id]
             conversation.known[row.id] = entity_of(row)
             conversation.sizes[row.id] = row.size_bytes
-
-
-_UPDATE = (
-    update(conversations)
-    .where(conversations.c.project_id == bindparam("of_project"), conversations.c.id == bindparam("of_id"))
-    .values({name: bindparam(f"new_{name}") for name in (*_COUNTERS, *_WRITTEN)})
-)
 
 
 def save(connection: Connection, now_ms: int, held: Iterable[Held]) -> None:
@@ -171,6 +144,7 @@ def save(connection: Connection, now_ms: int, held: Iterable[Held]) -> None:
     changed = [conversation for conversation in held if conversation.is_changed]
     if not changed:
         return
+    known = statements(connection)
     entities: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for conversation in changed:
@@ -182,20 +156,10 @@ def save(connection: Connection, now_ms: int, held: Iterable[Held]) -> None:
         content_bytes = conversation.row.content_bytes + grown
         rows.append(_conversation_row(conversation, now_ms, content_bytes))
     if entities:
-        statement = columns.insert(connection, conversation_entities)
-        identity = ("project_id", "conversation_id", "id")
-        statement = statement.on_conflict_do_update(
-            index_elements=list(identity),
-            set_={
-                column.name: statement.excluded[column.name]
-                for column in conversation_entities.c
-                if column.name not in {*identity, "position", "author", "created_at_ms"}
-            },
-        )
-        connection.execute(statement, entities)
+        connection.execute(known.keep_entity, entities)
     for conversation, row in zip(changed, rows, strict=True):
         row["new_content_bytes"] = _with_room(connection, conversation, row["new_content_bytes"])
-    connection.execute(_UPDATE, rows)
+    connection.execute(known.keep, rows)
     for conversation in changed:
         if conversation.ended_session_id is not None:
             prompts.session_over(
@@ -226,7 +190,7 @@ def _entity_row(key: Key, entity: StoredEntity) -> dict[str, Any]:
 
 def _conversation_row(conversation: Held, now_ms: int, content_bytes: int) -> dict[str, Any]:
     state = conversation.state
-    row: dict[str, Any] = {f"new_{name}": getattr(state, name) for name in _COUNTERS}
+    row: dict[str, Any] = {f"new_{name}": getattr(state, name) for name in COUNTERS}
     return row | {
         "of_project": conversation.key[0],
         "of_id": conversation.key[1],
