@@ -8,25 +8,21 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from voicethere.testing.ports import free_port
+
 SUPERUSER = "postgres"
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 
 _HOST = "127.0.0.1"
-# Below the range from which the kernel takes ports of outgoing connections: while the server is down, a
-# client that tries again and again would otherwise, sooner or later, be connected to itself.
-_PORTS = range(15_000, 32_000)
-_PORT_ATTEMPTS = 20
 
 
 class PostgresMissing(Exception):
@@ -181,7 +177,7 @@ async def postgres_server(
     """
     programs = _programs()
     directory = Path(tempfile.mkdtemp(prefix="voicethere-postgres-", dir="/tmp"))
-    server = PostgresServer(directory, programs, _free_port(), durable=durable)
+    server = PostgresServer(directory, programs, free_port(), durable=durable)
     try:
         user = _user()
         if user is not None:
@@ -251,21 +247,6 @@ def _user() -> str | None:
             f"PostgreSQL does not run as root, and there is no user {SUPERUSER!r}: run as another user"
         ) from error
     return SUPERUSER
-
-
-def _free_port() -> int:
-    # Of the system's own chance: several test processes may be started from one seed.
-    chance = random.SystemRandom()
-    for _ in range(_PORT_ATTEMPTS):
-        port = chance.choice(_PORTS)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((_HOST, port))
-            except OSError:
-                continue
-        return port
-    raise PostgresMissing(f"no free port among {_PORTS.start} to {_PORTS.stop - 1}")
 
 
 def _family(pid: int) -> list[int]:

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+from voicethere.testing.ports import free_port
+
 START_SECONDS = 20.0
 STOP_SECONDS = 20.0
-# Below the range from which the kernel takes ports of outgoing connections: while the server is down, a
-# client that tries again and again would otherwise, sooner or later, be connected to itself.
-_PORTS = range(15_000, 32_000)
-_PORT_ATTEMPTS = 20
 
 
 class RedisNotStarted(Exception):
@@ -194,24 +190,9 @@ async def redis_server(
         **(options or {}),
     }
     with tempfile.TemporaryDirectory(prefix="voicethere-redis-", ignore_cleanup_errors=True) as folder:
-        server = RedisServer(Path(folder), _free_port(), options=settings, password=password)
+        server = RedisServer(Path(folder), free_port(), options=settings, password=password)
         try:
             await server.start()
             yield server
         finally:
             await server.kill()
-
-
-def _free_port() -> int:
-    # Of the system's own chance: several test processes may be started from one seed.
-    chance = random.SystemRandom()
-    for _ in range(_PORT_ATTEMPTS):
-        port = chance.choice(_PORTS)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
-    raise RedisNotStarted(f"no free port among {_PORTS.start} to {_PORTS.stop - 1}")

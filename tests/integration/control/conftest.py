@@ -12,11 +12,12 @@ import msgspec
 import pytest
 
 from voicethere.adapters.bundles import DirectoryBundleStore
-from voicethere.adapters.http.auth import BearerAuth, new_key, token_hash
+from voicethere.adapters.http.auth import BearerAuth, token_hash
 from voicethere.adapters.queue import EmbeddedErrorQueue
 from voicethere.adapters.store.store import Store
 from voicethere.core.clock import SystemClock
 from voicethere.roles.control import ControlPlane, control_app
+from voicethere.testing.keys import issue_key
 from voicethere.testing.verifier import FakeBundleVerifier
 from voicethere.wire.control_plane import KeyKind
 from voicethere.wire.http import HttpErrorBody, HttpErrorCode
@@ -83,17 +84,8 @@ class Platform:
     async def key(
         self, kind: str = "org", *, org_id: str | None = None, project_id: str | None = None
     ) -> Api:
-        token, digest, prefix = new_key("client" if kind == "client" else "org")
-        await self.store.create_key(
-            org_id=org_id or self.org_id,
-            name="test",
-            kind=KeyKind.CLIENT if kind == "client" else KeyKind.ADMIN,
-            project_id=project_id,
-            token_hash=digest,
-            prefix=prefix,
-            expires_at=None,
-        )
-        return Api(self.http, token)
+        made = KeyKind.CLIENT if kind == "client" else KeyKind.ADMIN
+        return Api(self.http, await issue_key(self.store, org_id or self.org_id, made, project_id))
 
     def service(self) -> Api:
         return Api(self.http, SERVICE_TOKEN)

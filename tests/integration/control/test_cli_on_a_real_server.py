@@ -26,7 +26,7 @@ from click.testing import CliRunner, Result
 from structlog.testing import capture_logs
 
 from voicethere.adapters.bundles import DirectoryBundleStore
-from voicethere.adapters.http.auth import BearerAuth, new_key
+from voicethere.adapters.http.auth import BearerAuth
 from voicethere.adapters.queue import EmbeddedErrorQueue
 from voicethere.adapters.store.store import Store
 from voicethere.cli.main import cli
@@ -34,6 +34,7 @@ from voicethere.core.clock import SystemClock
 from voicethere.errors.codes import SessionErrorCode
 from voicethere.errors.times import iso_from_epoch
 from voicethere.roles.control import ControlPlane, control_app
+from voicethere.testing.keys import issue_key
 from voicethere.testing.queue import sample_error
 from voicethere.testing.verifier import FakeBundleVerifier
 from voicethere.wire.control_plane import DeploymentStatus, KeyKind
@@ -76,16 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             clock=SystemClock(),
         )
         org_id = await store.ensure_default_org()
-        token, digest, prefix = new_key("org")
-        await store.create_key(
-            org_id=org_id,
-            name="first",
-            kind=KeyKind.ADMIN,
-            project_id=None,
-            token_hash=digest,
-            prefix=prefix,
-            expires_at=None,
-        )
+        token = await issue_key(store, org_id, KeyKind.ADMIN)
         app = control_app(plane, BearerAuth(store.find_key))
         running = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", ws="none"))
         uvicorns.append(running)

@@ -14,7 +14,7 @@ import uvicorn
 
 from tests.integration.gateway.talking import ChatApi
 from voicethere.adapters.http.app import build_app
-from voicethere.adapters.http.auth import BearerAuth, new_key, token_hash
+from voicethere.adapters.http.auth import BearerAuth, token_hash
 from voicethere.adapters.http.request_ids import RequestIds
 from voicethere.adapters.relay.embedded import EmbeddedRelayHub, EmbeddedRunnerLink
 from voicethere.adapters.relay.shared import HubView, SharedHub
@@ -28,6 +28,7 @@ from voicethere.roles.gateway.api import CHAT_CORS, PLAIN_ERRORS_UNDER, chat_rou
 from voicethere.roles.gateway.gateway import Gateway
 from voicethere.roles.gateway.settings import GatewaySettings, SocketLimits
 from voicethere.roles.gateway.sockets import ChatWebSockets, chat_sockets, with_chat
+from voicethere.testing.keys import issue_key
 from voicethere.wire.control_plane import KeyKind
 from voicethere.wire.queue import ErrorItem, SessionEndedItem
 from voicethere.wire.relay import (
@@ -247,17 +248,7 @@ class World:
         self.org_key = await self.new_key(KeyKind.ADMIN)
 
     async def new_key(self, kind: KeyKind, project_id: str | None = None) -> str:
-        token, digest, prefix = new_key("client" if kind is KeyKind.CLIENT else "org")
-        await self.store.create_key(
-            org_id=self.org_id,
-            name="test",
-            kind=kind,
-            project_id=project_id,
-            token_hash=digest,
-            prefix=prefix,
-            expires_at=None,
-        )
-        return token
+        return await issue_key(self.store, self.org_id, kind, project_id)
 
     async def gateway(self, settings: GatewaySettings = SETTINGS, *, store: Store | None = None) -> Served:
         served = Served(self, settings, store or self.store)

@@ -16,7 +16,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
 from voicethere.adapters.http.app import build_app
-from voicethere.adapters.http.auth import BearerAuth, new_key, token_hash
+from voicethere.adapters.http.auth import BearerAuth, token_hash
 from voicethere.adapters.relay.embedded import EmbeddedRelayHub, EmbeddedRunnerLink
 from voicethere.adapters.relay.lease_file import EmbeddedLease
 from voicethere.adapters.store.store import Store, StoreUnavailable
@@ -30,6 +30,7 @@ from voicethere.roles.sessions.signaling import UVICORN_SETTINGS, signaling_app,
 from voicethere.roles.sessions.tokens import JoinTokens
 from voicethere.roles.sessions.worker import Worker
 from voicethere.testing.clock import ManualClock
+from voicethere.testing.keys import issue_key
 from voicethere.testing.queue import InMemoryErrorQueue
 from voicethere.testing.scripted_runner import ScriptedRunner
 from voicethere.wire.control_plane import (
@@ -164,17 +165,7 @@ class Platform:
         return await self.store.create_project(org_id=org_id or self.org_id, name=slug.title(), slug=slug)
 
     async def new_key(self, kind: KeyKind, project_id: str | None = None) -> str:
-        token, digest, prefix = new_key("client" if kind is KeyKind.CLIENT else "org")
-        await self.store.create_key(
-            org_id=self.org_id,
-            name="test",
-            kind=kind,
-            project_id=project_id,
-            token_hash=digest,
-            prefix=prefix,
-            expires_at=None,
-        )
-        return token
+        return await issue_key(self.store, self.org_id, kind, project_id)
 
     async def new_build(
         self, *, status: ValidationStatus = ValidationStatus.VALID, project_id: str | None = None

@@ -21,11 +21,12 @@ from voicethere.roles.sessions.signaling import signaling_app, with_signaling
 from voicethere.roles.sessions.tokens import JoinTokens
 from voicethere.roles.sessions.worker import Worker
 from voicethere.testing.clock import ManualClock
+from voicethere.testing.keys import issue_key
 from voicethere.testing.queue import InMemoryErrorQueue, sample_error
 from voicethere.testing.relay import InMemoryRelay
 from voicethere.testing.scripted_runner import ScriptedRunner
 from voicethere.wire.control_channel import EndReason
-from voicethere.wire.control_plane import DeploymentStatus, DeployMode, ValidationStatus
+from voicethere.wire.control_plane import DeploymentStatus, DeployMode, KeyKind, ValidationStatus
 from voicethere.wire.queue import SessionEndedItem
 from voicethere.wire.relay import (
     AssignSession,
@@ -130,11 +131,11 @@ class Cluster:
         self.runners: list[ScriptedRunner] = []
         self.services: list[Service] = []
 
-    async def open(self, new_key: Callable[[Store, str], Any]) -> None:
+    async def open(self) -> None:
         self.store = await Store.open(self.database_url, clock=self.clock)
         org_id = await self.store.ensure_default_org()
         self.project_id = (await self.store.create_project(org_id=org_id, name="Shop", slug="shop")).id
-        self.headers = {"Authorization": f"Bearer {await new_key(self.store, org_id)}"}
+        self.headers = {"Authorization": f"Bearer {await issue_key(self.store, org_id, KeyKind.ADMIN)}"}
         self.worker = Worker(self.queue, self.store)
         self._working = asyncio.create_task(self.worker.run())
         self.first, self.second = await self.service(), await self.service()
@@ -219,24 +220,8 @@ class Cluster:
 
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
-    from voicethere.adapters.http.auth import new_key
-    from voicethere.wire.control_plane import KeyKind
-
-    async def admin_key(store: Store, org_id: str) -> str:
-        token, digest, prefix = new_key("org")
-        await store.create_key(
-            org_id=org_id,
-            name="test",
-            kind=KeyKind.ADMIN,
-            project_id=None,
-            token_hash=digest,
-            prefix=prefix,
-            expires_at=None,
-        )
-        return token
-
     cluster = Cluster(tmp_path)
-    await cluster.open(admin_key)
+    await cluster.open()
     try:
         yield cluster
     finally:
