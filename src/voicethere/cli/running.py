@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import structlog
 
+from voicethere.roles.background import cancelled
+
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
@@ -90,8 +92,7 @@ class Running:
                 raise Stopped
             return task.result()
         finally:
-            for each in (task, stopped):
-                await _cancelled(each)
+            await cancelled((task, stopped), again_seconds=CANCEL_AGAIN_SECONDS)
 
     async def role(
         self,
@@ -117,7 +118,7 @@ class Running:
         async def end() -> None:
             self.leaving.set()
             if stop is None:
-                await _cancelled(task)
+                await cancelled((task,), again_seconds=CANCEL_AGAIN_SECONDS)
                 return
             if (stopping := stop()) is not None:
                 await stopping
@@ -145,11 +146,3 @@ class Running:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.hurried.wait(), linger_seconds)
         return self.problem
-
-
-async def _cancelled(task: asyncio.Task[Any]) -> None:
-    """Cancel until it has ended. Once is not always enough: before Python 3.12 `wait_for` forgets a
-    cancellation that comes in the very moment in which what it waited for is done."""
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=CANCEL_AGAIN_SECONDS)

@@ -19,6 +19,7 @@ from voicethere.adapters.store.store import Store, StoreUnavailable
 from voicethere.core.conversation import resend, snapshot
 from voicethere.core.ports import Clock, RelayHub, RunnerAway
 from voicethere.errors.times import iso_from_epoch
+from voicethere.roles.background import Background, cancelled
 from voicethere.roles.gateway.access import Access, Caller
 from voicethere.roles.gateway.checks import IssuedConversation
 from voicethere.roles.gateway.here import ChatSocket, Key, SocketsHere
@@ -26,7 +27,6 @@ from voicethere.roles.gateway.outputs import Outputs, OutputsEvents, Stored
 from voicethere.roles.gateway.prompts import Prompts, TooManyPrompts
 from voicethere.roles.gateway.recovery import Recovery
 from voicethere.roles.gateway.settings import GatewaySettings
-from voicethere.roles.gateway.tasks import Tasks
 from voicethere.wire.relay import (
     ChatFrames,
     ChatOutput,
@@ -76,7 +76,7 @@ class Gateway:
         self._hub = hub
         self._clock = clock
         self._tells_others = tells_others
-        self._tasks = Tasks()
+        self._background = Background()
         self._closing = asyncio.Event()
         self._news = asyncio.Event()
         self.here = SocketsHere(clock, settings.sockets, gap_seconds=settings.gap_seconds)
@@ -92,7 +92,7 @@ class Gateway:
             hub,
             clock,
             settings,
-            tasks=self._tasks,
+            background=self._background,
             care=self.outputs.care,
             over=self._recovery.conclude,
             stored=self._stored,
@@ -115,7 +115,7 @@ class Gateway:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await Tasks.cancelled(tasks)
+            await cancelled(tasks)
         for task in done:
             task.result()
 
@@ -130,7 +130,7 @@ class Gateway:
         """End `run`. Conversations and their sessions live on."""
         self._closing.set()
         self.here.close_all(GOING_AWAY, "this gateway ends: connect again")
-        await self._tasks.aclose()
+        await self._background.aclose()
 
     # ------------------------------------------------------------------ what clients ask
 
@@ -217,10 +217,10 @@ class Gateway:
                 self.prompts.session_ended(one.key)
         if self._tells_others:
             for notice in _notices(stored):
-                self._tasks.spawn(self._hub.publish(notice), name="chat frames")
+                self._background.spawn(self._hub.publish(notice), name="chat frames")
 
     def _taken(self, runner_id: str, session_id: str, number: int) -> None:
-        self._tasks.spawn(
+        self._background.spawn(
             self._say(runner_id, ChatTaken(session_id=session_id, number=number)), name="chat taken"
         )
 

@@ -18,11 +18,11 @@ from voicethere.adapters.store.store import SessionRecord, Store, StoreUnavailab
 from voicethere.core.conversation import compose_prompt, number_prompt
 from voicethere.core.ports import Clock, RelayHub, RunnerAway
 from voicethere.core.usage import check_monthly_usage, month_begun
+from voicethere.roles.background import Background
 from voicethere.roles.gateway.access import Caller
 from voicethere.roles.gateway.here import Key
 from voicethere.roles.gateway.outputs import Stored
 from voicethere.roles.gateway.settings import GatewaySettings
-from voicethere.roles.gateway.tasks import Tasks
 from voicethere.wire.relay import ChatPrompt, SessionWanted
 from voicethere.wire.session_api import ProvisioningStatus
 
@@ -59,7 +59,7 @@ class Prompts:
         clock: Clock,
         settings: GatewaySettings,
         *,
-        tasks: Tasks,
+        background: Background,
         care: Callable[[str, Key], None],
         over: Callable[[Key, str, SessionRecord | None], Awaitable[bool]],
         stored: Callable[[Sequence[Stored]], None],
@@ -68,7 +68,7 @@ class Prompts:
         self._hub = hub
         self._clock = clock
         self._settings = settings
-        self._tasks = tasks
+        self._background = background
         self._care = care
         self._over = over
         self._stored = stored
@@ -130,13 +130,13 @@ class Prompts:
         care = self._cares.get(key)
         if care is None:
             care = self._cares[key] = _Care(customer_context)
-            self._tasks.spawn(self._see_to(key, care), name="chat prompts")
+            self._background.spawn(self._see_to(key, care), name="chat prompts")
         care.changed.set()
 
     def taken(self, session_id: str, up_to: int) -> None:
         """The session has taken its prompts up to this number."""
         if session_id in self._keys:
-            self._tasks.spawn(self._taken(session_id, up_to), name="chat prompts taken")
+            self._background.spawn(self._taken(session_id, up_to), name="chat prompts taken")
 
     def session_moved(self, session_id: str) -> None:
         """News of the session."""

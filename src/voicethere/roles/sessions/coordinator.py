@@ -14,7 +14,7 @@ import structlog
 from voicethere.adapters.store.store import Store, StoreUnavailable
 from voicethere.core.ports import Clock, RelayHub
 from voicethere.core.tracing import NO_TRACER, Tracer
-from voicethere.roles.sessions.background import Background
+from voicethere.roles.background import Background
 from voicethere.roles.sessions.hosted import HostedSessions
 from voicethere.roles.sessions.hosting import Hosting
 from voicethere.roles.sessions.outcomes import Outcomes

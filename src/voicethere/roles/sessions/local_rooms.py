@@ -12,7 +12,7 @@ import structlog
 
 from voicethere.adapters.store.store import SessionRecord, Store, StoreUnavailable
 from voicethere.core.ports import Clock
-from voicethere.roles.sessions.background import Background
+from voicethere.roles.background import Background
 from voicethere.roles.sessions.endings import ended_notice
 from voicethere.roles.sessions.gateway import SignalingGateway
 from voicethere.roles.sessions.hosted import hosted_session

@@ -17,7 +17,7 @@ from voicethere.errors import Redactor, make_record
 from voicethere.errors.codes import ErrorSource, SessionErrorCode
 from voicethere.errors.records import ErrorRecord
 from voicethere.errors.times import iso_from_epoch
-from voicethere.roles.sessions.background import Background
+from voicethere.roles.background import Background
 from voicethere.roles.sessions.hosted import HostedSession
 from voicethere.wire.control_channel import EndReason
 from voicethere.wire.queue import ErrorItem, QueueItem, SessionEndedItem

@@ -21,7 +21,7 @@ from voicethere.core.provisioning import estimate_wait_seconds
 from voicethere.core.tracing import NO_TRACER, Tracer
 from voicethere.core.usage import check_monthly_usage, month_begun
 from voicethere.errors.times import iso_from_epoch
-from voicethere.roles.sessions.background import Background, cancelled
+from voicethere.roles.background import Background, cancelled
 from voicethere.roles.sessions.coordinator import Coordinator
 from voicethere.roles.sessions.gateway import SignalingGateway
 from voicethere.roles.sessions.hosted import room_id_of

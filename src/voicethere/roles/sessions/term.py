@@ -6,7 +6,7 @@ import msgspec
 
 from voicethere.adapters.store.store import Store
 from voicethere.core.ports import Clock, RelayHub
-from voicethere.roles.sessions.background import Background
+from voicethere.roles.background import Background
 from voicethere.roles.sessions.hosted import HostedSessions
 from voicethere.roles.sessions.outcomes import Outcomes
 from voicethere.roles.sessions.runners import LinkedRunners

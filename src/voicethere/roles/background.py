@@ -1,4 +1,4 @@
-"""Tasks that nobody awaits, kept, named, and never failing in silence."""
+"""Tasks that nobody awaits, kept, named, and never failing in silence. For every role, and what runs them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 import structlog
 
+_CANCEL_AGAIN_SECONDS = 1.0
+
 _log = structlog.get_logger(__name__)
 
 
-_CANCEL_AGAIN_SECONDS = 1.0
-
-
-async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel until all have ended.
+async def cancelled(
+    tasks: Iterable[asyncio.Task[Any]], *, again_seconds: float = _CANCEL_AGAIN_SECONDS
+) -> None:
+    """Cancel until all have ended: again every `again_seconds`, which is what a task has for cleaning up.
 
     Once is not always enough: before Python 3.12 `wait_for` forgets a cancellation that comes in the very
     moment in which what it waited for is done.
@@ -24,7 +25,7 @@ async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
     while remaining:
         for task in remaining:
             task.cancel()
-        _, remaining = await asyncio.wait(remaining, timeout=_CANCEL_AGAIN_SECONDS)
+        _, remaining = await asyncio.wait(remaining, timeout=again_seconds)
 
 
 class Background:
