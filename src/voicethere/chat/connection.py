@@ -110,7 +110,9 @@ class Connection:
         if self._is_open:
             self._phase(LifecyclePhase.WS_CLOSE, "closed by this client")
         end_streams(self._context)
-        self._status(ConnectionStatus.CLOSED)
+        if self._conv_id in self._wiring.store.state.chat_session:
+            # Where the application has cleared it meanwhile, nobody would clear it once more.
+            self._status(ConnectionStatus.CLOSED)
         self._abandoned = True
         self._finish_hydration()
 

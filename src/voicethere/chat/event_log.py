@@ -155,7 +155,11 @@ class EventLog:
         """Call `listener(entry)` for each new entry (of `conv_id` alone, if given); call the result to stop.
 
         One that raises is logged, and the others still hear.
+
+        Raises:
+            TypeError: the listener cannot be called, or is a coroutine function.
         """
+        checks.plain_function(listener, "the listener")
         token = object()
         self._listeners[token] = (listener, conv_id)
 

@@ -47,9 +47,13 @@ class ChatStore:
         the newest record raises that record's `details["repeats"]`; 0 records each.
 
         Raises:
-            TypeError: `duplicate_window_ms` is not a number.
-            ValueError: it is negative or not finite.
+            TypeError: `duplicate_window_ms` is not a number, `clock` no clock, or `new_id` no function.
+            ValueError: `duplicate_window_ms` is negative or not finite.
         """
+        if clock is not None and not callable(getattr(clock, "now", None)):
+            raise TypeError(f"clock must have now(), in epoch seconds; {type(clock).__name__} has not")
+        if new_id is not None:
+            checks.plain_function(new_id, "new_id")
         window = checks.time_ms(duplicate_window_ms, "duplicate_window_ms")
         # The machine's clock is called directly: a method of ours around it would take as long again.
         now = time.time if clock is None else clock.now
@@ -94,7 +98,11 @@ class ChatStore:
         """Call `listener(state, action)` after each change; call what this returns to stop that.
 
         `action` is as the store completed it. A listener that raises is logged, and the others still hear.
+
+        Raises:
+            TypeError: the listener cannot be called, or is a coroutine function.
         """
+        checks.plain_function(listener, "the listener")
         token = object()
         self._listeners[token] = listener
 

@@ -6,8 +6,9 @@ Knows types and bounds only. What the values mean, and their defaults, is not de
 from __future__ import annotations
 
 import enum
+import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from voicethere.core.chat.entities import TimelineEntity
@@ -19,6 +20,7 @@ MAX_COUNT = 2**53 - 1
 MAX_PROPS_DEPTH = 64
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def identifier(value: object, name: str) -> str:
@@ -163,6 +165,20 @@ def json_object(value: object, name: str) -> dict[str, Any]:
         raise TypeError(f"{name} must be a dict, not {_type(value)}")
     copied: dict[str, Any] = _json(value, (None, name), MAX_PROPS_DEPTH)
     return copied
+
+
+def plain_function(value: Function, name: str) -> Function:
+    """Something that can be called, and does at once what it does.
+
+    Raises:
+        TypeError: it cannot be called, or is a coroutine function, which nobody would await.
+    """
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, not {type(value).__name__}")
+    called = getattr(value, "__call__", None)  # noqa: B004 -- of an object whose __call__ is async
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(called):
+        raise TypeError(f"{name} must be a plain function: what it does is not awaited")
+    return value
 
 
 _Path = tuple[Any, str]

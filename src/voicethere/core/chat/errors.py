@@ -43,7 +43,8 @@ class ChatErrorRecord(msgspec.Struct, frozen=True, gc=False):
     """One error of one conversation.
 
     `message` is for people, `source` names the function or module, `code` is symbolic (a session error code,
-    where the session failed), `status` is HTTP's, `at` is in epoch milliseconds. `details` is JSON data:
+    where the session failed), `status` is HTTP's, `at` is in epoch milliseconds. `recoverable` is None only
+    in a record made by hand: a store fills in what follows from kind and status. `details` is JSON data:
     treat it as immutable, as everything in the state.
     """
 
@@ -51,8 +52,8 @@ class ChatErrorRecord(msgspec.Struct, frozen=True, gc=False):
     kind: ChatErrorKind
     stage: ChatErrorStage
     message: str
-    recoverable: bool
     at: int
+    recoverable: bool | None = None
     source: str | None = None
     code: str | None = None
     status: int | None = None

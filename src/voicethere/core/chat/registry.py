@@ -6,11 +6,10 @@ Knows no socket and decodes nothing. What the default handlers do stands in `str
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from voicethere.core.chat import actions, entity_effects, error_effects, stream_effects
+from voicethere.core.chat import actions, checks, entity_effects, error_effects, stream_effects
 from voicethere.core.chat.errors import ChatErrorKind, ChatErrorStage
 from voicethere.core.chat.sem_context import DispatchingStore, Handler, SemContext
 from voicethere.errors.bounds import cut_end
@@ -78,14 +77,7 @@ class SemRegistry:
             raise TypeError(f"the event type must be a string, not {type.__class__.__name__}")
         if not type:
             raise ValueError("the event type must not be empty")
-        if not callable(handler):
-            raise TypeError(f"the handler of {type!r} must be callable, not {handler.__class__.__name__}")
-        if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-            getattr(handler, "__call__", None)  # noqa: B004 -- an object whose __call__ is async
-        ):
-            raise TypeError(
-                f"the handler of {type!r} must be a plain function: events are carried out in order, at once"
-            )
+        checks.plain_function(handler, f"the handler of {type!r}")
         before = self._handlers.get(type)
         self._handlers[type] = handler
         return before

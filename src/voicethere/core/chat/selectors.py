@@ -37,7 +37,7 @@ def select_error_history(state: ChatState, conv_id: str) -> tuple[ChatErrorRecor
 def select_has_recoverable_error(state: ChatState, conv_id: str) -> bool:
     """Whether an error is current for which trying again may help."""
     error = _session(state, conv_id).current_error
-    return error is not None and error.recoverable
+    return error is not None and error.recoverable is True
 
 
 def select_connection_status(state: ChatState, conv_id: str) -> ConnectionStatus:

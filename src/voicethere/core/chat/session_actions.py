@@ -21,6 +21,11 @@ from voicethere.errors.bounds import DEFAULT_BOUNDS, fit_object
 
 _KINDS = {kind.value: kind for kind in ChatErrorKind}
 _STAGES = {stage.value: stage for stage in ChatErrorStage}
+_STATS = {
+    name: encoded
+    for own, encoded in zip(TurnStats.__struct_fields__, TurnStats.__struct_encode_fields__, strict=True)
+    for name in (own, encoded)
+}
 _STATUSES = {status.value: status for status in ConnectionStatus}
 STREAM_ERROR_SOURCE = "set_stream_error"
 
@@ -164,19 +169,22 @@ def set_model_name(conv_id: str, name: str | None) -> SetModelName:
 
 
 def set_turn_stats(conv_id: str, stats: TurnStats | Mapping[str, Any] | None) -> SetTurnStats:
-    """`stats` as `TurnStats`, or as a mapping with its names in camel case, such as `{"inputTokens": 3}`.
+    """`stats` as `TurnStats`, or as a mapping with its names (`input_tokens`, or `inputTokens` as in frames).
 
     Raises:
         TypeError: something else, or values of wrong types.
-        ValueError: a value that is negative or not finite.
+        ValueError: an unknown name, or a value that is negative or not finite.
     """
     if stats is None:
         return SetTurnStats(_conv(conv_id), None)
     if not isinstance(stats, (TurnStats, Mapping)):
         raise TypeError(f"stats must be TurnStats, a mapping or None, not {type(stats).__name__}")
-    given = msgspec.to_builtins(stats) if isinstance(stats, TurnStats) else dict(stats)
+    given = asdict(stats) if isinstance(stats, TurnStats) else stats
+    unknown = [name for name in given if name not in _STATS]
+    if unknown:
+        raise ValueError(f"stats: unknown name {unknown[0]!r}: must be one of {', '.join(sorted(_STATS))}")
     try:
-        made = msgspec.convert(given, TurnStats)
+        made = msgspec.convert({_STATS[name]: value for name, value in given.items()}, TurnStats)
     except msgspec.ValidationError as error:
         raise TypeError(f"stats: {error}") from error
     for name in made.__struct_fields__:
