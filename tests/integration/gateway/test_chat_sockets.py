@@ -370,7 +370,12 @@ async def test_what_a_client_says_means_nothing(world: World, api: ChatApi) -> N
 
 
 @pytest.mark.states(
-    "sem-chat/keys/client", "sem-chat/keys/other", "sem-chat/keys/origins", "sem-chat/ids/required"
+    "sem-chat/keys/client",
+    "sem-chat/keys/other",
+    "sem-chat/keys/origins",
+    "sem-chat/ids/required",
+    "sem-chat/errors/plain",
+    "sem-chat/errors/code",
 )
 async def test_who_may_listen(world: World, served: Served, api: ChatApi) -> None:
     """sem-chat: "chat clients that we did not write cannot add headers to a socket"."""
