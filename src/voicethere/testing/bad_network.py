@@ -87,6 +87,7 @@ class BadNetwork:
         self._piece = _CHUNK
         self._open: dict[_Connection, asyncio.Task[None]] = {}
         self._server: asyncio.Server | None = None
+        self._left = False
         self._reserved = socket.socket()
 
     @classmethod
@@ -107,6 +108,7 @@ class BadNetwork:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._left = True
         self.refuse()
         await self.sever()
         self._reserved.close()
@@ -172,6 +174,9 @@ class BadNetwork:
                 connection.finish(How.RESET)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._left:
+            writer.transport.abort()  # it was on its way in when the door was closed
+            return
         self.accepted += 1
         own = () if self.plan is None else self.plan(self.accepted)
         connection = _Connection(self, _Side(reader, writer), [Armed(fault) for fault in own])

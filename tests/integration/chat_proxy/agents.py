@@ -49,7 +49,7 @@ async def on_data_channel_message(ctx):
         await asyncio.sleep(0.05)
         raise RuntimeError("as you like")
     elif order == "goodbye":
-        say(f"Goodbye {rest}.")
+        await say(f"Goodbye {rest}.")
         disconnect_client(ctx.session_id, "done")
     else:
         say(f"You said: {text}")
