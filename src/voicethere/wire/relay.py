@@ -258,17 +258,19 @@ class ChatOutput(_ToService, frozen=True, kw_only=True, tag="chat_output"):
     """What a chat session said; `number` counts the session's outputs from 1, without a gap.
 
     Said again until `ChatTaken` covers it, then with `again`: whoever hears that stores it, whether the
-    conversation is of interest there or not.
+    conversation is of interest there or not. `prompts` is what `ChatPromptTaken` said last: so that no prompt
+    that the session has answered counts as not taken, whatever was lost on its way.
     """
 
     session_id: str
     number: int
     body: ChatBody
     again: bool = False
+    prompts: int = 0
 
 
 class ChatPromptTaken(_ToService, frozen=True, kw_only=True, tag="chat_prompt_taken"):
-    """Every prompt of the session up to and with `number` was given to its agent, or waits there for it."""
+    """Every prompt of the session up to and with `number` was given to its agent."""
 
     session_id: str
     number: int

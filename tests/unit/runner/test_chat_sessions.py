@@ -171,11 +171,39 @@ async def test_prompts_wait_for_an_agent_that_is_not_there_yet_and_are_not_taken
         for number in range(MAX_EARLY_INPUTS + 2):
             await chat.gateway.prompt("s", str(number))
             await asyncio.sleep(0.001)
-        assert chat.gateway.prompts_taken("s") == MAX_EARLY_INPUTS
+        assert chat.gateway.prompts_taken("s") == 0
         await asyncio.sleep(6)
+        assert chat.gateway.prompts_taken("s") == MAX_EARLY_INPUTS
         await chat.gateway.say_prompts_again("s")
         await asyncio.sleep(0.1)
         assert chat.prompts() == [str(number) for number in range(MAX_EARLY_INPUTS + 2)]
+
+
+@in_virtual_time
+async def test_a_prompt_that_no_agent_was_given_is_left_for_the_next_session() -> None:
+    async with running_runner() as bench:
+        bench.sandbox.seconds = 5.0
+        await bench.chat("s")
+        chat = Chat(bench)
+        await chat.gateway.prompt("s", "hello")
+        await bench.tell(EndSession(session_id="s", end_reason=EndReason.RUNNER_SHUTDOWN))
+        assert await chat.ended() == ([], "runner_shutdown")
+        assert chat.gateway.prompts_taken("s") == 0
+        assert [output.prompts for output in bench.of(ChatOutput)] == [0]
+
+
+@in_virtual_time
+async def test_every_output_tells_how_many_prompts_were_taken_before_it() -> None:
+    async with chatting() as chat:
+        chat.send(1)
+        await chat.gateway.prompt("s", "hello")
+        await chat.gateway.prompt("s", "hello?")
+        await chat.gateway.until(lambda: chat.gateway.prompts_taken("s") == 2)
+        chat.child.speak("Hi.")
+        chat.child.say(ipc.DisconnectClient(session_id="s"))
+        await chat.ended()
+        told = {output.number: output.prompts for output in chat.bench.of(ChatOutput)}
+        assert told == {1: 0, 2: 2, 3: 2}
 
 
 @in_virtual_time

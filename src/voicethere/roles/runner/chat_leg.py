@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from voicethere.core.chat_outbox import ChatOutbox
+from voicethere.core.chat_outbox import ChatOutbox, Output
 from voicethere.errors import SessionErrorEnvelope
 from voicethere.wire.control_channel import EndReason, SessionClose
 from voicethere.wire.relay import (
@@ -44,8 +44,8 @@ class ChatLegEvents(msgspec.Struct, frozen=True, kw_only=True):
     """What the leg calls, on the event loop.
 
     `opened`: somebody stores what the session says (again). `lost`: nobody has for a while. `broken`: more
-    waits than is kept. `prompt`: a user's text; whether the session takes it. `remark`: a line for the
-    agent's log.
+    waits than is kept. `prompt`: a user's text; whether the session keeps it for its agent, or has given it
+    to it (`prompt_given`). `remark`: a line for the agent's log.
     """
 
     opened: Callable[[], None]
@@ -81,6 +81,7 @@ class ChatLeg:
         self._streams: dict[int, _Stream] = {}
         self._told: set[str] = set()
         self._prompts = 0
+        self._given = 0
         self._stored_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._flushes: dict[asyncio.Future[None], int] = {}
@@ -97,11 +98,24 @@ class ChatLeg:
         self._events.opened()
 
     def prompted(self, number: int, text: str) -> None:
-        """The session's prompt `number`: taken once, in order, and answered as often as it comes."""
+        """The session's prompt `number`: kept once, in order, and answered as often as it comes.
+
+        One that waits for an agent that is not there yet is not answered: where the session ends before that,
+        it is for the next one.
+        """
+        known = number <= self._given
         if number == self._prompts + 1 and not self._closing and self._events.prompt(text):
             self._prompts = number
-        if number <= self._prompts:
-            self._send(ChatPromptTaken(session_id=self._session_id, number=self._prompts))
+        if known:
+            self._answer_prompts()
+
+    def prompt_given(self) -> None:
+        """The agent was given the next one of the prompts that were kept."""
+        self._given += 1
+        self._answer_prompts()
+
+    def _answer_prompts(self) -> None:
+        self._send(ChatPromptTaken(session_id=self._session_id, number=self._given))
 
     def taken(self, number: int) -> None:
         """A gateway has stored every output up to `number`."""
@@ -260,7 +274,7 @@ class ChatLeg:
 
     def _say_what_is_due(self) -> None:
         for output in self._outbox.due():
-            self._send(ChatOutput(session_id=self._session_id, number=output.number, body=output.body))
+            self._say(output)
         if self._outbox.waiting and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._say_again)
 
@@ -273,13 +287,20 @@ class ChatLeg:
             self._lose()
         if silent >= AGAIN_SECONDS:
             for output in self._outbox.again():
-                self._send(
-                    ChatOutput(
-                        session_id=self._session_id, number=output.number, body=output.body, again=True
-                    )
-                )
+                self._say(output, again=True)
         if self._timer is None and not self._closed:
             self._timer = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._say_again)
+
+    def _say(self, output: Output, *, again: bool = False) -> None:
+        self._send(
+            ChatOutput(
+                session_id=self._session_id,
+                number=output.number,
+                body=output.body,
+                again=again,
+                prompts=self._given,
+            )
+        )
 
     def _lose(self) -> None:
         if not self._lost and not self._closed and self._outbox.waiting:

@@ -242,6 +242,8 @@ class SessionHost:
 
     def _to_agent(self, effect: effects.ToAgent) -> None:
         self._children.send(effect.message)
+        if self._chat is not None and isinstance(effect.message, ipc.DataChannelMessage):
+            self._chat.prompt_given()
 
     def _refuse_input(self, effect: effects.RefuseInput) -> None:
         kind = type(effect.message).__name__
