@@ -180,7 +180,9 @@ async def test_an_unknown_conversation_is_empty(store: Store, project: Project) 
 
 async def test_a_prompt_and_its_echo_are_kept_together(store: Store, project: Project) -> None:
     accepted = await store.accept_prompt(project.id, "c1", "Hello", compose_prompt("Hello", "u1", NOW))
-    assert (accepted.version, accepted.seq, accepted.record.version, accepted.record.seq) == (1, 1, 1, 1)
+    record = await store.find_conversation(project.id, "c1")
+    assert record is not None
+    assert (accepted.version, accepted.seq, record.version, record.seq) == (1, 1, 1, 1)
     assert await store.pending_prompts(project.id, "c1") == [accepted.prompt]
     assert (accepted.prompt.number, accepted.prompt.session_id, accepted.prompt.attempts) == (1, None, 0)
     assert await texts(store, project) == [("u1", "Hello")]

@@ -34,8 +34,10 @@ def accept_prompt(
     problem = prompt_problem(text)
     if problem is not None:
         raise ValueError(f"a prompt {problem}")
-    conversations.make(connection, now_ms, project_id, conv_id)
     held = hold(connection, [(project_id, conv_id)])
+    if not held:
+        conversations.make(connection, now_ms, project_id, conv_id)
+        held = hold(connection, [(project_id, conv_id)])
     (conversation,) = held.values()
     if prompts.count_pending(connection, project_id, conv_id) >= MAX_PENDING_PROMPTS:
         raise TooManyPrompts(
@@ -45,9 +47,7 @@ def accept_prompt(
     applied = conversation.apply(conversation.state, echo, None)
     save(connection, now_ms, [conversation])
     prompt = prompts.add(connection, now_ms, conversation.row, text)
-    record = conversations.find_conversation(connection, project_id, conv_id)
-    assert record is not None
-    return Accepted(version=applied.first_version, seq=applied.first_seq, prompt=prompt, record=record)
+    return Accepted(version=applied.first_version, seq=applied.first_seq, prompt=prompt)
 
 
 def begin_session(

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from voicethere.adapters.store import columns
 from voicethere.adapters.store.conversations import record_of
 from voicethere.adapters.store.records import ConversationRecord, PendingPrompt
 from voicethere.adapters.store.tables import conversation_prompts, conversations
+
+_ADD = insert(conversation_prompts)
+_COUNT = (
+    update(conversations)
+    .where(conversations.c.project_id == bindparam("of_project"), conversations.c.id == bindparam("of_id"))
+    .values(prompts=bindparam("new_prompts"), session_prompts=bindparam("new_session_prompts"))
+)
 
 
 def add(
@@ -27,24 +34,27 @@ def add(
     given = conversation.session_id if conversation.session_open else None
     session_number = None if given is None else conversation.session_prompts + 1
     connection.execute(
-        columns.insert(connection, conversation_prompts).values(
-            project_id=conversation.project_id,
-            conversation_id=conversation.id,
-            number=number,
-            session_id=given,
-            session_number=session_number,
-            attempts=0 if given is None else 1,
-            created_at_ms=now_ms,
-            text=text,
-        )
+        _ADD,
+        {
+            "project_id": conversation.project_id,
+            "conversation_id": conversation.id,
+            "number": number,
+            "session_id": given,
+            "session_number": session_number,
+            "attempts": 0 if given is None else 1,
+            "created_at_ms": now_ms,
+            "text": text,
+        },
     )
+    given_now = conversation.session_prompts if session_number is None else session_number
     connection.execute(
-        update(conversations)
-        .where(conversations.c.project_id == conversation.project_id, conversations.c.id == conversation.id)
-        .values(
-            prompts=number,
-            session_prompts=conversation.session_prompts if session_number is None else session_number,
-        )
+        _COUNT,
+        {
+            "of_project": conversation.project_id,
+            "of_id": conversation.id,
+            "new_prompts": number,
+            "new_session_prompts": given_now,
+        },
     )
     return PendingPrompt(
         number=number,

@@ -123,7 +123,6 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     seq: int
     prompt: PendingPrompt
-    record: ConversationRecord
 
 
 class HeldSession(msgspec.Struct, frozen=True, kw_only=True):

@@ -148,6 +148,8 @@ class SqliteDatabase:
             self._flushing = None
 
     def _write_group(self, works: Sequence[Work]) -> Sequence[_Outcome]:
+        if len(works) == 1:
+            return [self._write_alone(works[0])]
         try:
             with self._writing.begin() as connection:
                 return [_attempt(connection, work) for work in works]
@@ -155,6 +157,16 @@ class SqliteDatabase:
             if is_unavailable(error):
                 raise unavailable(error) from error
             raise
+
+    def _write_alone(self, work: Work) -> _Outcome:
+        """Without a savepoint: what is undone is all that there is."""
+        try:
+            with self._writing.begin() as connection:
+                return _Outcome(value=work(connection))
+        except Exception as error:
+            if is_unavailable(error):
+                raise unavailable(error) from error
+            return _Outcome(error=error)
 
 
 def _attempt(connection: Connection, work: Work) -> _Outcome:
