@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import structlog
-from msgspec import UNSET
 
 from voicethere.adapters.store.store import SessionRecord, Store
 from voicethere.core.conversation import (
@@ -21,12 +20,11 @@ from voicethere.core.conversation import (
     ends_cleanly,
 )
 from voicethere.core.ports import Clock
-from voicethere.errors.codes import CATALOG, SessionErrorCode
-from voicethere.errors.records import SessionErrorEnvelope
 from voicethere.errors.times import iso_from_epoch
 from voicethere.roles.gateway.here import Key
 from voicethere.roles.gateway.outputs import Stored, as_stored
 from voicethere.roles.gateway.settings import GatewaySettings
+from voicethere.roles.unsaid import unsaid_envelope
 from voicethere.wire.control_plane import SessionErrorRow
 
 _MOST_AT_ONCE = 100
@@ -104,10 +102,10 @@ class Recovery:
         clean = ends_cleanly(session.end_reason, failed=session.failed)
         end = SessionEnd.CLEAN if clean else SessionEnd.FAILED
         rows = await self._errors(session)
-        failures = [(row.id, _envelope(session, row)) for row in rows]
+        failures = [(row.id, unsaid_envelope(session, row)) for row in rows]
         if session.failed and all(row.recoverable for row in rows):
             # What ended it is no row (a dead letter, or there were too many): it is told all the same.
-            failures.append((f"{session.id}-failed", _envelope(session, None)))
+            failures.append((f"{session.id}-failed", unsaid_envelope(session, None)))
         if not failures:
             return compose_end(now_ms, end)
         return compose_failures(failures, now_ms, session_end=end)
@@ -123,20 +121,3 @@ class Recovery:
             cursor = page.next_cursor
             if cursor is None:
                 return rows
-
-
-def _envelope(session: SessionRecord, row: SessionErrorRow | None) -> SessionErrorEnvelope:
-    """As the session would have told it. What an operator reads is not for the person who chats."""
-    code = SessionErrorCode.RUNNER_INTERNAL.value if row is None else row.code
-    said = None if row is None else row.client_message
-    context = None if row is None else row.customer_context
-    return SessionErrorEnvelope(
-        code=code,
-        message=said or CATALOG[SessionErrorCode(code)].message,
-        session_id=session.id,
-        project_id=session.project_id,
-        build_id=session.build_id or UNSET,
-        recoverable=row is not None and row.recoverable,
-        customer_context=UNSET if context is None else context,
-        occurred_at=UNSET if row is None else row.occurred_at,
-    )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from msgspec import UNSET
-
 from voicethere.adapters.store.store import SessionRecord, Store
-from voicethere.errors.codes import CATALOG, SessionErrorCode
-from voicethere.errors.records import SessionErrorEnvelope
+from voicethere.roles.unsaid import unsaid_envelope
 from voicethere.wire.control_plane import SessionErrorRow
 from voicethere.wire.relay import SessionOver
 
@@ -21,7 +18,7 @@ async def ended_notice(store: Store, session_id: str, record: SessionRecord | No
     """
     if record is None or not record.failed:
         return SessionOver(session_id=session_id)
-    return SessionOver(session_id=session_id, error=_envelope(record, await _what_ended(store, record)))
+    return SessionOver(session_id=session_id, error=unsaid_envelope(record, await _what_ended(store, record)))
 
 
 async def _what_ended(store: Store, record: SessionRecord) -> SessionErrorRow | None:
@@ -36,25 +33,3 @@ async def _what_ended(store: Store, record: SessionRecord) -> SessionErrorRow | 
         cursor = page.next_cursor
         if cursor is None:
             return last
-
-
-def _envelope(record: SessionRecord, row: SessionErrorRow | None) -> SessionErrorEnvelope:
-    """As its clients should have heard it.
-
-    Of one whose error is no row (it became a dead letter) only that it failed is known: that is told, too.
-    The context of a row is redacted; the session's own is not, and is left out.
-    """
-    code = SessionErrorCode.RUNNER_INTERNAL.value if row is None else row.code
-    said = None if row is None else row.client_message
-    context = None if row is None else row.customer_context
-    return SessionErrorEnvelope(
-        code=code,
-        # What an operator reads is not for the person on the call.
-        message=said or CATALOG[SessionErrorCode(code)].message,
-        session_id=record.id,
-        project_id=record.project_id,
-        build_id=record.build_id or UNSET,
-        recoverable=False,
-        customer_context=UNSET if context is None else context,
-        occurred_at=UNSET if row is None else row.occurred_at,
-    )
