@@ -11,53 +11,13 @@ from typing import Any
 
 import msgspec
 
+from tools.torture.chat_account import ChatFindings, settle_chats
+from tools.torture.ledger import Account, Ledger
+from tools.torture.rows import Letter, LoggedError, Row, SessionRow
 from tools.torture.synthetic import words_of
 
-MAX_SHOWN = 10
-"""How many examples of a difference are shown."""
 _LOCAL_CODES = ("WEBRTC_", "PROVISIONING_")
 """Codes that a client finds out by itself: no row belongs to them."""
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `session_errors`."""
-
-    id: str
-    project_id: str
-    session_id: str
-    source: str
-    code: str
-    message: str
-    recoverable: bool
-    occurred_at_ms: int
-
-
-class SessionRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `sessions`. `ended_at_ms` None: it has no end."""
-
-    id: str
-    project_id: str
-    status: str
-    runner_id: str | None
-    end_reason: str | None
-    failed: bool
-    ended_at_ms: int | None
-
-
-class Letter(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `dead_letters`."""
-
-    problem: str
-    data: str
-
-
-class LoggedError(msgspec.Struct, frozen=True, kw_only=True):
-    """A `session_error` in a runner's log: minted by that runner's process, `instance`."""
-
-    id: str
-    session_id: str
-    project_id: str
-    instance: str
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +25,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
     producer_events: Sequence[Mapping[str, Any]]
     client_events: Sequence[Mapping[str, Any]]
+    chats: ChatFindings
     rows: Sequence[Row]
     sessions: Sequence[SessionRow]
     letters: Sequence[Letter]
@@ -84,17 +45,6 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """Processes, sockets and the like that should be gone."""
     died_by_themselves: Sequence[str]
     """Processes that ended though nobody had killed them."""
-
-
-class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures, in the order in which they are shown; `differences` is empty where all is well.
-
-    `remarks` are worth a look, and no difference.
-    """
-
-    figures: dict[str, int]
-    differences: list[str]
-    remarks: list[str]
 
 
 class _Told(msgspec.Struct):
@@ -125,10 +75,11 @@ class _Told(msgspec.Struct):
 
 def settle(found: Findings) -> Account:
     """The account."""
-    ledger = _Ledger()
+    ledger = Ledger()
     _errors(found, ledger)
     _runner_errors(found, ledger)
     _sessions(found, ledger)
+    settle_chats(found.chats, ledger, found.rows, found.logged, found.killed_instances)
     ledger.must_be_none("left in the queue", [f"{found.waiting} items"] if found.waiting else [])
     ledger.must_be_none("left in spools", found.spooled_files)
     ledger.must_be_none("not at rest", found.restless)
@@ -137,29 +88,7 @@ def settle(found: Findings) -> Account:
     return Account(figures=ledger.figures, differences=ledger.differences, remarks=ledger.remarks)
 
 
-class _Ledger:
-    def __init__(self) -> None:
-        self.figures: dict[str, int] = {}
-        self.differences: list[str] = []
-        self.remarks: list[str] = []
-
-    def count(self, name: str, number: int) -> None:
-        self.figures[name] = number
-
-    def must_be_none(self, name: str, wrong: Iterable[str]) -> None:
-        examples = list(wrong)
-        self.figures[name] = len(examples)
-        self.differences += [f"{name}: {example}" for example in examples[:MAX_SHOWN]]
-        if len(examples) > MAX_SHOWN:
-            self.differences.append(f"{name}: … and {len(examples) - MAX_SHOWN} more")
-
-    def remark(self, name: str, examples: Iterable[str]) -> None:
-        remarks = list(examples)
-        self.figures[name] = len(remarks)
-        self.remarks += [f"{name}: {remark}" for remark in remarks[:MAX_SHOWN]]
-
-
-def _errors(found: Findings, ledger: _Ledger) -> None:
+def _errors(found: Findings, ledger: Ledger) -> None:
     minted = {event["id"]: event for event in found.producer_events if event["event"] == "minted"}
     accepted = {event["id"] for event in found.producer_events if event["event"] == "accepted"}
     rows = {row.id: row for row in found.rows}
@@ -200,7 +129,7 @@ def _errors(found: Findings, ledger: _Ledger) -> None:
     ledger.count("suppressed", found.suppressed)
 
 
-def _runner_errors(found: Findings, ledger: _Ledger) -> None:
+def _runner_errors(found: Findings, ledger: Ledger) -> None:
     rows = {row.id: row for row in found.rows}
     missing = [error for error in found.logged if error.id not in rows]
     ledger.count("runners' errors, minted", len(found.logged))
@@ -223,7 +152,7 @@ def _runner_errors(found: Findings, ledger: _Ledger) -> None:
     )
 
 
-def _sessions(found: Findings, ledger: _Ledger) -> None:
+def _sessions(found: Findings, ledger: Ledger) -> None:
     clients = _clients(found.client_events)
     rows = {row.id: row for row in found.sessions}
     by_session: dict[str, list[Row]] = {}

@@ -25,6 +25,8 @@ ARRIVAL_SECONDS = 45
 CONTROL_PORT = 8080
 SESSIONS_PORT = 8081
 BALANCER_PORT = 8000
+CHATS_PORT = 8082
+CHATS_BALANCER_PORT = 8001
 STREAM = "voicethere:session-errors"
 _ENGINE_SECONDS = 30.0
 _READY_SECONDS = 60.0
@@ -56,16 +58,21 @@ class Cluster:
         return f"http://{self.network.address(CLIENT)}:{BALANCER_PORT}"
 
     @property
+    def chats_url(self) -> str:
+        """Of the chat gateways, for clients."""
+        return f"http://{self.network.address(CLIENT)}:{CHATS_BALANCER_PORT}"
+
+    @property
     def control_url(self) -> str:
         """Of the control plane."""
         return f"http://{self.network.address(self.site.gateways[0])}:{CONTROL_PORT}"
 
     def journal(self, name: str) -> Path:
-        """Where this producer, or the clients, keep their journal."""
+        """Where this producer, the clients or the chatters keep their journal."""
         return self.folder / f"{name}.jsonl"
 
     def roles_log(self, name: str) -> Path:
-        """The log of a role, a producer or the clients."""
+        """The log of a role, a producer, the clients or the chatters."""
         return self.logs / f"{name}.log"
 
     def host_of(self, name: str) -> str:
@@ -104,23 +111,31 @@ class Cluster:
         site = self.site
         roles = {site.control: "control"}
         roles |= dict.fromkeys(site.gateways, "sessions")
+        roles |= dict.fromkeys(site.chats, "gateway")
         roles |= dict.fromkeys(site.workers, "worker")
         roles |= dict.fromkeys(site.runners, "runner")
         for name, role in roles.items():
             await self._add(name, self._role_command(name, role))
-        await self._add("balancer", self._balancer_command())
-        said = await asyncio.gather(*(self.processes[name].serves() for name in (*roles, "balancer")))
+        balancers = {
+            "balancer": self._balancer_command(BALANCER_PORT, site.gateways, SESSIONS_PORT),
+            "chats balancer": self._balancer_command(CHATS_BALANCER_PORT, site.chats, CHATS_PORT),
+        }
+        for name, command in balancers.items():
+            await self._add(name, command)
+        said = await asyncio.gather(*(self.processes[name].serves() for name in (*roles, *balancers)))
         self.api_key = said[0]["api_key"]
         self.fresh = {name: self.processes[name].held() for name in roles}
         await self._deploy()
 
-    async def start_load(self, *, rate: float, size: int, seed: int) -> None:
-        """`rate` errors a second in all, `size` clients at a time."""
+    async def start_load(self, *, rate: float, size: int, chats: int, seed: int) -> None:
+        """`rate` errors a second in all, `size` clients at a time, and so many `chats`."""
         site = self.site
         for name in site.producers:
             await self._add(name, self._producer_command(name, rate / len(site.producers)))
-        await self._add("clients", self._clients_command(size, seed))
-        await asyncio.gather(*(self.processes[name].serves() for name in (*site.producers, "clients")))
+        await self._add("clients", self._clients_command("clients", self.base_url, size, seed))
+        await self._add("chatters", self._clients_command("chatters", self.chats_url, chats, seed))
+        load = (*site.producers, "clients", "chatters")
+        await asyncio.gather(*(self.processes[name].serves() for name in load))
 
     async def _start_engines(self) -> None:
         site = self.site
@@ -174,17 +189,17 @@ class Cluster:
         disk = self.disks.get(host)
         home = self.folder / "hosts" / host / name if disk is None else disk.place / name
         options = [f"--config={self._config}", f"--data-dir={home}", f"--log-file={self.roles_log(name)}"]
-        if role in ("control", "sessions"):
-            port = CONTROL_PORT if role == "control" else SESSIONS_PORT
-            options += ["--host=0.0.0.0", f"--port={port}"]
+        ports = {"control": CONTROL_PORT, "sessions": SESSIONS_PORT, "gateway": CHATS_PORT}
+        if role in ports:
+            options += ["--host=0.0.0.0", f"--port={ports[role]}"]
         if role == "runner":
             options += [f"--capacity={CAPACITY}", f"--set=arrival_seconds={ARRIVAL_SECONDS}"]
         serve = [sys.executable, "-m", "voicethere.cli.main", "serve", role]
         return [*serve, *options, "--json", "--until-stdin-closes"]
 
-    def _balancer_command(self) -> list[str]:
-        backends = [f"{self.network.address(host)}:{SESSIONS_PORT}" for host in self.site.gateways]
-        return self._python("balancer", f"--port={BALANCER_PORT}", *backends)
+    def _balancer_command(self, port: int, hosts: Sequence[str], behind: int) -> list[str]:
+        backends = [f"{self.network.address(host)}:{behind}" for host in hosts]
+        return self._python("balancer", f"--port={port}", *backends)
 
     def _producer_command(self, name: str, rate: float) -> list[str]:
         disk = self.disks[self.host_of(name)]
@@ -198,13 +213,13 @@ class Cluster:
             f"--rate={rate}",
         )
 
-    def _clients_command(self, size: int, seed: int) -> list[str]:
+    def _clients_command(self, name: str, base_url: str, size: int, seed: int) -> list[str]:
         return self._python(
-            "clients",
-            f"--base={self.base_url}",
-            f"--journal={self.journal('clients')}",
+            name,
+            f"--base={base_url}",
+            f"--journal={self.journal(name)}",
             f"--deployment={self.deployment}",
-            f"--log={self.roles_log('clients')}",
+            f"--log={self.roles_log(name)}",
             f"--size={size}",
             f"--seed={seed}",
         )

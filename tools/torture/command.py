@@ -20,7 +20,6 @@ from tools.torture.run import Outcome, torture_run
 
 Result = TypeVar("Result")
 QUICK_SECONDS = 30.0
-_CLIENTS = 12
 
 
 class Seeds(click.ParamType[list[int]]):
@@ -50,6 +49,10 @@ class Seeds(click.ParamType[list[int]]):
 @click.option(
     "--rate", type=click.FloatRange(1, 10_000), default=200.0, show_default=True, help="Errors a second."
 )
+@click.option(
+    "--clients", type=click.IntRange(0, 1000), default=12, show_default=True, help="Sessions at a time."
+)
+@click.option("--chats", type=click.IntRange(0, 1000), default=6, show_default=True, help="Conversations.")
 @click.option("--quick", is_flag=True, help=f"{QUICK_SECONDS:g} seconds: whether it runs at all.")
 @click.option("--keep", is_flag=True, help="Leave logs, journals and databases; they are named at the end.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the accounts there.")
@@ -61,12 +64,14 @@ def torture(
     seeds: list[int] | None,
     seconds: float,
     rate: float,
+    clients: int,
+    chats: int,
     quick: bool,
     keep: bool,
     json_file: Path | None,
     report_file: Path | None,
 ) -> None:
-    """Run the whole distributed platform, break it in every way, and account for every error and session."""
+    """Run the whole platform, break it in every way, and account for every error, session and prompt."""
     if seed is not None and seeds is not None:
         raise click.UsageError("--seed is for one run, --seeds for several: give one of them")
     wanted = seeds or [1 if seed is None else seed]
@@ -75,7 +80,15 @@ def torture(
     for number in wanted:
         click.secho(f"== torture, seed {number}, {length:g} s at {rate:g} errors/s", bold=True)
         outcome = _run(
-            torture_run(seed=number, seconds=length, rate=rate, size=_CLIENTS, keep=keep, say=click.echo)
+            torture_run(
+                seed=number,
+                seconds=length,
+                rate=rate,
+                size=clients,
+                chats=chats,
+                keep=keep,
+                say=click.echo,
+            )
         )
         click.echo("\n" + shown(outcome))
         if outcome.logs is not None:

@@ -9,7 +9,8 @@ import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
-from tools.torture.account import Letter, Row, SessionRow
+from tools.torture.chat_account import ConversationRow
+from tools.torture.rows import Letter, Row, SessionRow
 
 Found = TypeVar("Found", bound=msgspec.Struct)
 
@@ -41,14 +42,34 @@ class Database:
             "SELECT problem, encode(substr(data, 1, 400), 'escape') AS data FROM dead_letters", Letter
         )
 
+    def conversations(self) -> Sequence[ConversationRow]:
+        """Every conversation, with its entities."""
+        return self._all(
+            "SELECT c.id, c.project_id, c.session_open, c.streams, "
+            "(SELECT count(*) FROM conversation_prompts p "
+            " WHERE p.project_id = c.project_id AND p.conversation_id = c.id) AS waiting, "
+            "(SELECT coalesce(json_agg(json_build_object("
+            "   'id', e.id, 'kind', e.kind, 'position', e.position, 'props', e.props::json"
+            " )), '[]') FROM conversation_entities e "
+            " WHERE e.project_id = c.project_id AND e.conversation_id = c.id) AS entities "
+            "FROM conversations c",
+            ConversationRow,
+        )
+
     def suppressed(self) -> int:
         """How many errors were counted and not stored."""
         return int(self._one("SELECT coalesce(sum(count), 0) AS n FROM error_suppressions")["n"])
 
     def open_sessions(self) -> int | None:
-        """How many sessions have no end; None while the database does not answer."""
+        """How many sessions have no end, or a conversation that has not heard of it; None while the database
+        does not answer."""
         try:
-            return int(self._one("SELECT count(*) AS n FROM sessions WHERE ended_at_ms IS NULL")["n"])
+            return int(
+                self._one(
+                    "SELECT count(*) AS n FROM sessions WHERE ended_at_ms IS NULL OR id IN "
+                    "(SELECT session_id FROM conversations WHERE session_open)"
+                )["n"]
+            )
         except psycopg.Error:
             return None
 

@@ -1,4 +1,4 @@
-"""Sets the platform up for a run: three projects with the agent deployed, and sessions to hang errors on.
+"""Sets the platform up for a run: projects with their agents deployed, and sessions to hang errors on.
 
 `python -m tools.torture.deployment`, on the clients' host. Writes what it made, as one JSON file.
 """
@@ -21,6 +21,11 @@ _SETTINGS: Mapping[str, Mapping[str, object]] = {
     "shared": {"shared_child_per_session": True},
 }
 """Projects that differ in what becomes of a session when its agent's process dies."""
+_CHATS: Mapping[str, Mapping[str, object]] = {
+    "chats": {},
+    "chats, restarted": {"agent_crash_policy": "restart_child"},
+}
+"""The same, of chats."""
 _SESSIONS_EACH = 2
 
 
@@ -44,6 +49,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """What clients and producers need to know."""
 
     projects: Sequence[Project]
+    chats: Sequence[Project]
     targets: Sequence[Target]
 
 
@@ -54,9 +60,11 @@ async def deploy(control_url: str, base_url: str, api_key: str) -> Deployment:
         PlatformFailed: the control plane refused something.
         RuntimeError: a session could not be started, with nothing broken yet.
     """
-    bundle = Path(__file__).with_name("agent.py").read_bytes()
+    bundle, chat_bundle = (
+        Path(__file__).with_name(name).read_bytes() for name in ("agent.py", "chat_agent.py")
+    )
     platform = RunningPlatform(base_url=control_url, api_key=api_key, data_dir="", runner_pid=0)
-    projects, targets = [], []
+    projects, chats, targets = [], [], []
     async with Operator(platform) as operator:
         for name, settings in _SETTINGS.items():
             made = await operator.deploy(bundle, name=name, mode="data")
@@ -71,7 +79,11 @@ async def deploy(control_url: str, base_url: str, api_key: str) -> Deployment:
                 targets.append(
                     Target(project_id=made.project_id, session_id=started.session_id, build_id=made.build_id)
                 )
-    return Deployment(projects=projects, targets=targets)
+        for name, settings in _CHATS.items():
+            made = await operator.deploy(chat_bundle, name=name, mode="data")
+            await _set(operator, made.project_id, settings)
+            chats.append(Project(name=name, project_id=made.project_id, client_key=made.client_key))
+    return Deployment(projects=projects, chats=chats, targets=targets)
 
 
 async def _set(operator: Operator, project_id: str, settings: Mapping[str, object]) -> None:

@@ -14,13 +14,16 @@ from pathlib import Path
 
 import msgspec
 
-from tools.torture.account import Account, Findings, LoggedError, settle
+from tools.torture.account import Findings, settle
 from tools.torture.chaos import Chaos
+from tools.torture.chat_account import ChatFindings
 from tools.torture.cluster import CLIENT, STREAM, Cluster
 from tools.torture.database import Database
 from tools.torture.janitor import clean
 from tools.torture.journal import Journal, read
+from tools.torture.ledger import Account
 from tools.torture.network import namespaces_of
+from tools.torture.rows import LoggedError
 from tools.torture.schedule import Kind, Site, plan
 
 PREFIX = "vtt"
@@ -55,8 +58,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return not self.account.differences
 
 
-async def torture_run(*, seed: int, seconds: float, rate: float, size: int, keep: bool, say: Say) -> Outcome:
-    """One run, from nothing to nothing. `size` clients at a time.
+async def torture_run(
+    *, seed: int, seconds: float, rate: float, size: int, chats: int, keep: bool, say: Say
+) -> Outcome:
+    """One run, from nothing to nothing. `size` clients at a time, and so many `chats` for all of it.
 
     Raises:
         NoNetwork, NoEngines, NotStarted, OSError: the platform could not be set up.
@@ -69,7 +74,7 @@ async def torture_run(*, seed: int, seconds: float, rate: float, size: int, keep
         async with _ending(cluster):
             say("setting up hosts, engines and roles …")
             await cluster.start()
-            await cluster.start_load(rate=rate, size=size, seed=seed)
+            await cluster.start_load(rate=rate, size=size, chats=chats, seed=seed)
             say(f"load flows; {len(actions)} actions in {seconds:g} s")
             await Chaos(cluster, chaos_journal, say).run(actions, seconds)
             cluster.heal()
@@ -142,7 +147,8 @@ async def _wind_up(cluster: Cluster, say: Say) -> tuple[Findings, float]:
     left_over = [
         f"{name} did not end in order"
         for part in await asyncio.gather(
-            cluster.stop(site.producers, QUIET_SECONDS), cluster.stop(["clients"], CLIENTS_SECONDS)
+            cluster.stop(site.producers, QUIET_SECONDS),
+            cluster.stop(["clients", "chatters"], CLIENTS_SECONDS),
         )
         for name in part
     ]
@@ -151,7 +157,7 @@ async def _wind_up(cluster: Cluster, say: Say) -> tuple[Findings, float]:
     restless = await _until_quiet(cluster, database, say)
     drained = time.monotonic() - healed_at
     left_over += await _held(cluster)
-    in_order = [*site.runners, *site.gateways, site.control]
+    in_order = [*site.runners, *site.gateways, *site.chats, site.control]
     left_over += [f"{name} did not end in order" for name in await cluster.stop(in_order, STOP_SECONDS)]
     await _until_quiet(cluster, database, say)
     waiting = cluster.redis.waiting(STREAM)
@@ -230,6 +236,7 @@ def _read(
     return Findings(
         producer_events=[event for name in site.producers for event in read(cluster.journal(name))],
         client_events=read(cluster.journal("clients")),
+        chats=ChatFindings(events=read(cluster.journal("chatters")), conversations=database.conversations()),
         rows=database.rows(),
         sessions=database.sessions(),
         letters=database.letters(),

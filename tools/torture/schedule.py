@@ -51,9 +51,13 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """The names of what there is. A runner's host has its name; so has a gateway's and a worker's."""
+    """The names of what there is. A runner's host has its name; so has a gateway's and a worker's.
+
+    `gateways` are session services (signaling gateways), `chats` chat gateways.
+    """
 
     gateways: Sequence[str] = ("gw1", "gw2")
+    chats: Sequence[str] = ("cg1", "cg2")
     workers: Sequence[str] = ("w1", "w2")
     runners: Sequence[str] = ("r1", "r2", "r3")
     producers: Sequence[str] = ("p1", "p2", "p3")
@@ -65,7 +69,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def hosts(self) -> Sequence[str]:
         """Every host that can be partitioned."""
-        return (self.data, *self.gateways, *self.workers, *self.runners)
+        return (self.data, *self.gateways, *self.chats, *self.workers, *self.runners)
 
     @property
     def processes(self) -> Sequence[str]:
@@ -75,6 +79,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
             self.postgres,
             self.control,
             *self.gateways,
+            *self.chats,
             *self.workers,
             *self.runners,
             *self.producers,
@@ -131,18 +136,21 @@ def _menu(site: Site) -> list[_Menu]:
         _Menu(kill, site.runners, 0.2, 3.0),
         _Menu(pause, [site.redis], 1.0, 8.0),
         _Menu(partition, site.runners, 1.0, 10.0),
-        _Menu(Kind.CUT, [*site.runners, *site.gateways], 1.0, 10.0),
+        _Menu(Kind.CUT, [*site.runners, *site.gateways, *site.chats], 1.0, 10.0),
         _Menu(Kind.FILL, site.runners, 3.0, 10.0),
         _Menu(kill, [site.redis], 0.2, 3.0),
         _Menu(kill, [site.postgres], 0.2, 3.0),
         _Menu(kill, site.gateways, 0.2, 3.0),
+        _Menu(kill, site.chats, 0.2, 3.0),
         _Menu(kill, site.workers, 0.2, 3.0),
         _Menu(partition, [site.data], 1.0, 10.0),
         _Menu(pause, site.runners, 1.0, 8.0),
         _Menu(pause, [site.postgres], 1.0, 8.0),
         _Menu(pause, site.gateways, 1.0, 8.0),
+        _Menu(pause, site.chats, 1.0, 8.0),
         _Menu(pause, site.workers, 1.0, 8.0),
         _Menu(partition, site.gateways, 1.0, 10.0),
+        _Menu(partition, site.chats, 1.0, 10.0),
         _Menu(partition, site.workers, 1.0, 10.0),
         _Menu(kill, site.producers, 0.2, 3.0),
         _Menu(pause, site.producers, 1.0, 8.0),

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from tools.torture.account import Findings, Letter, LoggedError, Row, SessionRow, settle
+from tools.torture.account import Findings, settle
+from tools.torture.chat_account import ChatFindings
+from tools.torture.rows import Letter, LoggedError, Row, SessionRow
 from tools.torture.synthetic import words_of
 
 
@@ -66,6 +68,7 @@ def findings(**fields: Any) -> Findings:
     made = Findings(
         producer_events=[minted("a"), accepted("a"), minted("b"), accepted("b")],
         client_events=life(LEFT),
+        chats=ChatFindings(events=[], conversations=[]),
         rows=[row("a"), row("b")],
         sessions=[ended("ses"), ended("call")],
         letters=[],

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from tools.torture import command
-from tools.torture.account import Account
+from tools.torture.ledger import Account
 from tools.torture.report import BEGIN, report, shown
 from tools.torture.run import Outcome
 

@@ -32,7 +32,7 @@ def test_two_minutes_hit_every_sort_of_process_and_host() -> None:
         killed = {action.target for action in actions if action.kind is Kind.KILL}
         paused = {action.target for action in actions if action.kind is Kind.PAUSE}
         partitioned = {action.target for action in actions if action.kind is Kind.PARTITION}
-        for sort in (SITE.runners, SITE.gateways, SITE.workers, SITE.producers):
+        for sort in (SITE.runners, SITE.gateways, SITE.chats, SITE.workers, SITE.producers):
             assert killed & set(sort), (seed, sort)
         assert {SITE.redis, SITE.postgres} <= killed, seed
         assert len(paused) >= 3, seed
