@@ -78,6 +78,11 @@ class ChatOutbox:
         return len(self._kept)
 
     @property
+    def unsent(self) -> int:
+        """How many of those are not on their way either."""
+        return len(self._kept) - self._under_way
+
+    @property
     def words_waiting(self) -> int:
         """How many of those are the agent's, and known to nobody else if they are lost."""
         return sum(not isinstance(output.body, ChatFailure | ChatClosed) for output in self._kept)
@@ -98,8 +103,9 @@ class ChatOutbox:
             self._kept.append(Output(self.last, body))
         return True
 
-    def due(self) -> list[Output]:
-        """What is to be sent now; from then on it is on its way."""
+    def due(self, *, gathering: bool = False) -> list[Output]:
+        """What is to be sent now; from then on it is on its way. While `gathering`, the newest part of a
+        stream is not: more of it may follow."""
         under_way = self.again()
         size = sum(_size(output.body) for output in under_way)
         due: list[Output] = []
@@ -107,7 +113,7 @@ class ChatOutbox:
             size += _size(output.body)
             if under_way and (len(under_way) >= self._window_outputs or size > self._window_size):
                 break
-            if output.number == self.last and _waits_for_more(output, under_way):
+            if output.number == self.last and _waits_for_more(output, under_way, gathering=gathering):
                 break
             under_way.append(output)
             due.append(output)
@@ -139,10 +145,12 @@ class ChatOutbox:
         )
 
 
-def _waits_for_more(output: Output, under_way: list[Output]) -> bool:
-    """Whether it is a part of a stream, and the part before it is not stored yet."""
+def _waits_for_more(output: Output, under_way: list[Output], *, gathering: bool) -> bool:
+    """Whether it is a part of a stream that is gathered, or the part before it is not stored yet."""
     body = output.body
-    return isinstance(body, ChatStreamText) and any(
+    if not isinstance(body, ChatStreamText):
+        return False
+    return gathering or any(
         isinstance(sent.body, ChatStreamText) and sent.body.speech_id == body.speech_id for sent in under_way
     )
 

@@ -88,6 +88,21 @@ def test_a_part_waits_no_longer_once_something_follows_it() -> None:
     assert numbers(outbox.due()) == [2, 3]
 
 
+def test_the_newest_part_waits_while_parts_are_gathered() -> None:
+    outbox = ChatOutbox()
+    outbox.put(ChatStreamStart(speech_id="s-1"))
+    outbox.put(part("a", "a"))
+    assert numbers(outbox.due(gathering=True)) == [1]
+    assert outbox.unsent == 1
+    outbox.put(part("b", "ab"))
+    assert outbox.due() == [Output(2, part("ab", "ab"))]
+    outbox.taken(2)
+    outbox.put(part("c", "abc"))
+    outbox.put(message(1))
+    assert numbers(outbox.due(gathering=True)) == [3, 4]  # what follows a part waits for nobody
+    assert outbox.unsent == 0
+
+
 def test_parts_of_two_streams_stay_apart() -> None:
     outbox = ChatOutbox()
     outbox.put(part("a", "a"))

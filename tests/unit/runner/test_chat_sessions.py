@@ -13,6 +13,7 @@ import pytest
 from tests.unit.runner.running_runner import AGENT, RunningRunner, running_runner
 from tests.unit.runner.scripted_children import ScriptedChild
 from voicethere.core.session.early import MAX_EARLY_INPUTS
+from voicethere.roles.runner.chat_leg import GATHER_SECONDS
 from voicethere.testing.virtual_time import in_virtual_time
 from voicethere.wire import ipc
 from voicethere.wire.control_channel import EndReason
@@ -267,7 +268,7 @@ async def test_a_stream_is_passed_on_as_it_comes_in_fewer_parts_the_slower_it_is
         chat.gateway.away = True
         for text in "bcde":
             chat.child.say(ipc.SpeakText(session_id="s", speech_id=1, text=text))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(2 * GATHER_SECONDS)
         chat.gateway.away = False
         await chat.gateway.until(lambda: len(chat.gateway.said("s")) == 4)
         chat.child.say(ipc.SpeakEnd(session_id="s", speech_id=1, complete=True))
@@ -278,6 +279,40 @@ async def test_a_stream_is_passed_on_as_it_comes_in_fewer_parts_the_slower_it_is
             ChatStreamText(speech_id="s-1", delta="b", cumulative="ab"),
             ChatStreamText(speech_id="s-1", delta="cde", cumulative="abcde"),
             ChatStreamEnd(speech_id="s-1", text="abcde", complete=True),
+        ]
+
+
+@in_virtual_time
+async def test_what_follows_fast_is_one_part_the_first_word_and_the_end_wait_for_nothing() -> None:
+    async with chatting() as chat:
+        began = asyncio.get_running_loop().time()
+        chat.child.say(ipc.SpeakStart(session_id="s", speech_id=1))
+        for text in "abcdefghi":
+            chat.child.say(ipc.SpeakText(session_id="s", speech_id=1, text=text))
+            await asyncio.sleep(GATHER_SECONDS / 4)
+        chat.child.say(ipc.SpeakEnd(session_id="s", speech_id=1, complete=True))
+        await chat.gateway.until(lambda: isinstance(chat.gateway.said("s")[-1], ChatStreamEnd))
+        assert asyncio.get_running_loop().time() - began < 2.75 * GATHER_SECONDS
+        parts = chat.gateway.of("s", ChatStreamText)
+        assert parts[0].cumulative == "a"
+        assert "".join(part.delta for part in parts) == parts[-1].cumulative == "abcdefghi"
+        assert 3 <= len(parts) <= 4
+
+
+@in_virtual_time
+async def test_what_the_agent_sends_between_two_parts_of_a_stream_stays_between_them() -> None:
+    async with chatting() as chat:
+        chat.child.say(ipc.SpeakStart(session_id="s", speech_id=1))
+        for text in "ab":
+            chat.child.say(ipc.SpeakText(session_id="s", speech_id=1, text=text))
+        chat.send(7)
+        chat.child.say(ipc.SpeakText(session_id="s", speech_id=1, text="c"))
+        await chat.gateway.until(lambda: len(chat.gateway.said("s")) == 5)
+        assert chat.gateway.said("s")[1:] == [
+            ChatStreamText(speech_id="s-1", delta="a", cumulative="a"),
+            ChatStreamText(speech_id="s-1", delta="b", cumulative="ab"),
+            ChatPassed(payload="7"),
+            ChatStreamText(speech_id="s-1", delta="c", cumulative="abc"),
         ]
 
 

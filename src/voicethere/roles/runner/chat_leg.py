@@ -34,6 +34,9 @@ _log = structlog.get_logger(__name__)
 
 AGAIN_SECONDS = 1.0
 """How often what nobody has stored is said again."""
+GATHER_SECONDS = 0.1
+"""How far the parts of a stream are apart at least: each costs a gateway its place in a transaction, and its
+sockets a message with the whole text so far. What the agent says meanwhile is one part."""
 
 
 class NotStored(Exception):
@@ -84,6 +87,8 @@ class ChatLeg:
         self._given = 0
         self._stored_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._part_said_at = -GATHER_SECONDS
+        self._gathering: asyncio.TimerHandle | None = None
         self._flushes: dict[asyncio.Future[None], int] = {}
         self._lost = False
         self._full = False
@@ -247,9 +252,10 @@ class ChatLeg:
             NotStored: something that the agent said is lost. Errors and the end are not: they have rows.
         """
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._gathering):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._gathering = None
         if lost := self._outbox.words_waiting:
             raise NotStored(f"no chat gateway has stored the last {lost} things that the agent said")
 
@@ -273,10 +279,19 @@ class ChatLeg:
             )
 
     def _say_what_is_due(self) -> None:
-        for output in self._outbox.due():
+        early = self._part_said_at + GATHER_SECONDS - self._now()
+        for output in self._outbox.due(gathering=early > 0):
+            if isinstance(output.body, ChatStreamText):
+                self._part_said_at = self._now()
             self._say(output)
+        if early > 0 and self._outbox.unsent and self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(early, self._gathered)
         if self._outbox.waiting and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._say_again)
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self._say_what_is_due()
 
     def _say_again(self) -> None:
         self._timer = None
