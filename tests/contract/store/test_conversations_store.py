@@ -14,6 +14,7 @@ from voicethere.core.conversation import (
     MAX_ENTITIES,
     MAX_PENDING_PROMPTS,
     MAX_PROMPT_CHARS,
+    MAX_PROMPT_SESSIONS,
     MAX_PROPS_BYTES,
     MAX_TIMELINE_BYTES,
     Applied,
@@ -30,6 +31,7 @@ from voicethere.core.conversation import (
     compose_prompt,
     number,
 )
+from voicethere.errors import SessionErrorCode, make_record
 from voicethere.errors.records import SessionErrorEnvelope
 from voicethere.testing.clock import ManualClock
 from voicethere.wire.control_channel import EndReason
@@ -268,6 +270,54 @@ async def test_what_a_session_in_order_did_not_take_is_for_the_next(store: Store
     assert (given.session_id, given.session_number, given.attempts) == ("s2", 1, 2)
     (applied,) = await say(store, project, ChatMessage(speech_id="s2-1", text="Hi"), session_id="s2")
     assert isinstance(applied, Applied)
+
+
+@pytest.mark.usefixtures("chat")
+async def test_what_the_ending_session_says_it_took_is_not_for_the_next(
+    store: Store, project: Project
+) -> None:
+    await prompt(store, project, "not taken")
+    closed = ConversationChange(
+        project_id=project.id,
+        conv_id="c1",
+        session_id="s1",
+        number=1,
+        composed=compose(ChatClosed(end_reason=EndReason.AGENT_DISCONNECTED), NOW),
+        prompts_taken=1,
+    )
+    await store.apply_outputs([closed])
+    assert [found.text for found in await store.pending_prompts(project.id, "c1")] == ["not taken"]
+
+
+@pytest.mark.usefixtures("chat")
+async def test_a_prompt_that_no_session_takes_is_given_up_once_and_told_with_its_row(
+    store: Store, project: Project, clock: ManualClock
+) -> None:
+    record = make_record(
+        "why",
+        code=SessionErrorCode.RUNNER_INTERNAL,
+        error_id="e1",
+        session_id="s3",
+        project_id=project.id,
+        build_id=None,
+        occurred_at=clock.now(),
+    )
+    told = compose_failures([("e1", record.envelope(with_stack=False))], NOW, session_end=None)
+    for count in range(1, MAX_PROMPT_SESSIONS + 1):
+        assert await store.give_up_prompts(project.id, "c1", record, told) is None
+        if count > 1:
+            await begin(store, project, f"s{count}")
+        await say(store, project, ChatClosed(end_reason=EndReason.AGENT_DISCONNECTED), session_id=f"s{count}")
+    await prompt(store, project, "newer")
+    answers = await asyncio.gather(*(store.give_up_prompts(project.id, "c1", record, told) for _ in range(3)))
+    (applied,) = [answer for answer in answers if answer is not None]
+    assert [found.text for found in await store.pending_prompts(project.id, "c1")] == ["newer"]
+    frames = [msgspec.json.decode(frame)["event"] for frame in number("c1", told, applied)]
+    assert [frame["type"] for frame in frames] == ["session.error", "timeline.upsert"]
+    assert await texts(store, project) == [("user-Hello", "Hello"), ("user-newer", "newer"), ("e1", None)]
+    rows = (await store.session_errors(project.id, "s3", limit=9, cursor=None)).errors
+    assert [row.id for row in rows] == ["e1"]
+    assert await store.dead_letters() == []
 
 
 @pytest.mark.usefixtures("chat")

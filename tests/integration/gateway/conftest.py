@@ -136,10 +136,14 @@ class ScriptedChats:
         self.said[session_id] = self.said.get(session_id, 0) + 1
         return self.said[session_id]
 
-    async def send(self, session_id: str, number: int, body: ChatBody, *, again: bool = False) -> None:
+    async def send(
+        self, session_id: str, number: int, body: ChatBody, *, again: bool = False, prompts: int = 0
+    ) -> None:
         """One output, on its way once."""
         assert self._link is not None
-        await self._link.send(ChatOutput(session_id=session_id, number=number, body=body, again=again))
+        await self._link.send(
+            ChatOutput(session_id=session_id, number=number, body=body, again=again, prompts=prompts)
+        )
 
     async def say(self, session_id: str, *bodies: ChatBody) -> None:
         """Outputs, numbered on; returns once all are stored."""

@@ -56,6 +56,7 @@ class Held:
         self.touched: dict[str, StoredEntity] = {}
         self.ended: SessionEnd | None = None
         self.ended_session_id: str | None = None
+        self.prompts_taken = 0
         self._before = self.state
 
     @property
@@ -98,6 +99,8 @@ def apply_outputs(
             answers.append(place)
             continue
         answers.append(conversation.apply(place, change.composed, change.session_id))
+        if conversation.ended_session_id == change.session_id:
+            conversation.prompts_taken = max(conversation.prompts_taken, change.prompts_taken)
     save(connection, now_ms, held.values())
     return answers
 
@@ -166,6 +169,7 @@ def save(connection: Connection, now_ms: int, held: Iterable[Held]) -> None:
                 connection,
                 *conversation.key,
                 conversation.ended_session_id,
+                taken_up_to=conversation.prompts_taken,
                 keep=conversation.ended is SessionEnd.CLEAN,
             )
 

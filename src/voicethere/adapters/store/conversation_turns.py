@@ -10,15 +10,23 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from voicethere.adapters.store import conversations, prompts, sessions
+from voicethere.adapters.store import batch, conversations, prompts, sessions
 from voicethere.adapters.store.conversation_changes import hold, load_entities, save
 from voicethere.adapters.store.records import Accepted, SessionRecord, TooManyPrompts
 from voicethere.adapters.store.tables import conversations as table
-from voicethere.core.conversation import MAX_PENDING_PROMPTS, Composed, prompt_problem
+from voicethere.core.conversation import (
+    MAX_PENDING_PROMPTS,
+    MAX_PROMPT_SESSIONS,
+    Applied,
+    Composed,
+    prompt_problem,
+)
+from voicethere.errors.records import ErrorRecord
+from voicethere.wire.queue import ErrorItem
 
 
-class _Begun(Exception):
-    """Another gateway was first: the session that was made for nothing goes again."""
+class _Done(Exception):
+    """Another gateway was first: what was made for nothing goes again."""
 
 
 def accept_prompt(
@@ -97,9 +105,33 @@ def begin_session(
                 )
             ).rowcount
             if not begun:
-                raise _Begun
-    except _Begun:
+                raise _Done
+    except _Done:
         return None
     given = prompts.give_all(connection, project_id, conv_id, session_id)
     connection.execute(update(table).where(mine).values(session_prompts=given))
     return record
+
+
+def give_up_prompts(
+    connection: Connection, now_ms: int, project_id: str, conv_id: str, record: ErrorRecord, told: Composed
+) -> Applied | None:
+    """Drop the prompts that `MAX_PROMPT_SESSIONS` sessions have ended before; store why, and tell it.
+
+    `record` is of the last of those sessions, `told` what it means in the timeline. None where there is no
+    such prompt (any more).
+    """
+    try:
+        with connection.begin_nested():
+            # Before the conversation is locked: it looks at the project.
+            batch.commit_batch(connection, now_ms, [ErrorItem(record=record)], [])
+            held = hold(connection, [(project_id, conv_id)])
+            if not held or not prompts.give_up(connection, project_id, conv_id, MAX_PROMPT_SESSIONS):
+                raise _Done
+    except _Done:
+        return None
+    (conversation,) = held.values()
+    load_entities(connection, held, {(project_id, conv_id, entity.id) for entity in told.entities})
+    applied = conversation.apply(conversation.state, told, None)
+    save(connection, now_ms, [conversation])
+    return applied

@@ -213,6 +213,7 @@ def record_of(row: Row[Any]) -> ConversationRecord:
         version=row.version,
         seq=row.seq,
         session_id=row.session_id if row.session_open else None,
+        last_session_id=row.session_id,
         outputs=row.outputs if row.session_open else 0,
         issued=row.issued,
         expires_at=columns.to_wire_or_none(row.expires_at_ms),

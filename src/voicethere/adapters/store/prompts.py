@@ -121,16 +121,29 @@ def taken(connection: Connection, session_id: str, up_to: int) -> int:
 
 
 def session_over(
-    connection: Connection, project_id: str, conv_id: str, session_id: str, *, keep: bool
+    connection: Connection, project_id: str, conv_id: str, session_id: str, *, taken_up_to: int, keep: bool
 ) -> None:
     """The session takes no more prompts: what it has not taken is for the next one (`keep`), or dropped."""
     its = (*_of(project_id, conv_id), conversation_prompts.c.session_id == session_id)
     if keep:
+        if taken_up_to:
+            taken(connection, session_id, taken_up_to)
         connection.execute(
             update(conversation_prompts).where(*its).values(session_id=None, session_number=None)
         )
     else:
         connection.execute(delete(conversation_prompts).where(*its))
+
+
+def give_up(connection: Connection, project_id: str, conv_id: str, sessions: int) -> int:
+    """Drop those that no session has and that so many had; how many there were."""
+    return connection.execute(
+        delete(conversation_prompts).where(
+            *_of(project_id, conv_id),
+            conversation_prompts.c.session_id.is_(None),
+            conversation_prompts.c.attempts >= sessions,
+        )
+    ).rowcount
 
 
 def conversations_waiting(connection: Connection, before_ms: int, limit: int) -> list[ConversationRecord]:

@@ -78,8 +78,9 @@ class ConversationRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One chat conversation. Times are wire times.
 
     `session_id` is the session that it has now, `outputs` how many outputs of that are applied; None between
-    sessions. `issued`: the platform made the id, for use until `expires_at`; otherwise a client invented it.
-    `finished` are the newest streams that are over and that no entity tells of.
+    sessions. `last_session_id` is that one, or the one before. `issued`: the platform made the id, for use
+    until `expires_at`; otherwise a client invented it. `finished` are the newest streams that are over and
+    that no entity tells of.
     """
 
     project_id: str
@@ -87,6 +88,7 @@ class ConversationRecord(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     seq: int
     session_id: str | None
+    last_session_id: str | None
     outputs: int
     issued: bool
     expires_at: str | None

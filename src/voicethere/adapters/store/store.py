@@ -49,6 +49,7 @@ from voicethere.adapters.store.records import (
 from voicethere.core.clock import SystemClock
 from voicethere.core.conversation import Applied, Composed, ConversationChange, Skipped, StoredEntity
 from voicethere.core.ports import Clock
+from voicethere.errors.records import ErrorRecord
 from voicethere.wire.control_plane import (
     ApiKey,
     Build,
@@ -506,6 +507,16 @@ class Store:
                 customer_context=customer_context,
                 wait_for_capacity=wait_for_capacity,
             )
+        )
+
+    async def give_up_prompts(
+        self, project_id: str, conv_id: str, record: ErrorRecord, told: Composed
+    ) -> Applied | None:
+        """Drop the prompts for which `MAX_PROMPT_SESSIONS` sessions were begun in vain, store the error and
+        tell it (`core.conversation.compose_failures`), in one transaction; None where there is no such prompt
+        (any more)."""
+        return await self._database.write(
+            lambda c: conversation_turns.give_up_prompts(c, self._now(), project_id, conv_id, record, told)
         )
 
     async def apply_outputs(self, changes: Sequence[ConversationChange]) -> list[Applied | Skipped]:

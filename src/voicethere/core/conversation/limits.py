@@ -10,6 +10,8 @@ MAX_KIND_CHARS = 100
 MAX_PROMPT_CHARS = 32 * 1024
 MAX_PENDING_PROMPTS = 100
 """Prompts of one conversation that its session has not taken yet."""
+MAX_PROMPT_SESSIONS = 3
+"""So many sessions are begun for one prompt; where each has ended before it took it, the user is told."""
 MAX_PROPS_BYTES = 256 * 1024
 """One entity's `props` and `meta`, as JSON."""
 MAX_ENTITIES = 5_000

@@ -136,6 +136,8 @@ class ConversationChange(msgspec.Struct, frozen=True, kw_only=True):
 
     `number` is the output's (`wire.relay.ChatOutput`). None is the platform's own word instead of the
     session's: it is applied only while that session is the current one, so it should end it.
+    `prompts_taken` is how many of its prompts the session had taken: where this ends it, those are not for
+    the next one.
     """
 
     project_id: str
@@ -143,6 +145,7 @@ class ConversationChange(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str
     number: int | None
     composed: Composed
+    prompts_taken: int = 0
 
 
 class AppliedEntity(msgspec.Struct, frozen=True, kw_only=True):

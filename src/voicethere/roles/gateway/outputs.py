@@ -123,12 +123,16 @@ class Outputs:
 
     async def run(self) -> None:
         """Store what was heard, until cancelled."""
+        loop = asyncio.get_running_loop()
+        next_at = loop.time()
         while True:
-            batch = self._next_batch()
-            if not batch:
+            if not self._waiting:
                 self._changed.clear()
                 await self._changed.wait()
-                continue
+            if len(self._waiting) < self._settings.batch_outputs:
+                await asyncio.sleep(next_at - loop.time())
+            next_at = loop.time() + self._settings.gather_seconds
+            batch = self._next_batch()
             try:
                 await self._store_batch(batch)
             except StoreUnavailable as problem:
@@ -242,6 +246,7 @@ def _change(key: Key, output: ChatOutput, now_ms: int) -> ConversationChange:
         session_id=output.session_id,
         number=output.number,
         composed=composed,
+        prompts_taken=output.prompts,
     )
 
 

@@ -15,11 +15,12 @@ import structlog
 
 from voicethere.adapters.store.records import PendingPrompt, TooManyPrompts
 from voicethere.adapters.store.store import SessionRecord, Store, StoreUnavailable
-from voicethere.core.conversation import compose_prompt, number_prompt
+from voicethere.core.conversation import MAX_PROMPT_SESSIONS, compose_prompt, number_prompt
 from voicethere.core.ports import Clock, RelayHub, RunnerAway
 from voicethere.core.usage import check_monthly_usage, month_begun
 from voicethere.roles.background import Background
 from voicethere.roles.gateway.access import Caller
+from voicethere.roles.gateway.given_up import give_up_prompts
 from voicethere.roles.gateway.here import Key
 from voicethere.roles.gateway.outputs import Stored
 from voicethere.roles.gateway.settings import GatewaySettings
@@ -193,6 +194,11 @@ class Prompts:
             return False
         session_id = pending[0].session_id
         if session_id is None:
+            if any(prompt.attempts >= MAX_PROMPT_SESSIONS for prompt in pending):
+                if (told := await give_up_prompts(self._store, self._clock, key)) is not None:
+                    self._stored([told])
+                care.changed.set()
+                return True
             begun = await self._begin(key, care)
             if begun is None:
                 return True

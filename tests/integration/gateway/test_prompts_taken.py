@@ -1,0 +1,66 @@
+"""Which session a prompt is for: each is given to one that takes it, once, and not to ever more of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.waiting import eventually_true
+from tests.integration.gateway.conftest import World
+from tests.integration.gateway.talking import ChatApi, assert_numbered, of_type, says, upsert
+from voicethere.core.conversation import MAX_PROMPT_SESSIONS
+from voicethere.wire.control_channel import EndReason
+from voicethere.wire.relay import ChatClosed, ChatMessage
+
+CLOSED = ChatClosed(end_reason=EndReason.AGENT_DISCONNECTED)
+
+
+@pytest.mark.states("sem-chat/gateway/next-session")
+async def test_a_prompt_that_was_answered_is_not_given_to_the_next_session(
+    world: World, api: ChatApi
+) -> None:
+    """What the session said of its prompts may be lost, or be stored after its last word."""
+    world.chats.takes = False  # what is not said is like what was lost
+    talker = await api.listen("c")
+    first = await world.conversation(api, "c", "hello")
+    for body in (ChatMessage(speech_id=f"{first}-1", text="Hi."), CLOSED):
+        number = world.chats.number(first)
+        await world.chats.send(first, number, body, prompts=1)
+        await world.chats.stored(first, number)
+    await talker.until(says("assistant", "Hi."))
+    assert await world.store.pending_prompts(world.project_id, "c") == []
+    second = await world.conversation(api, "c", "and now?")
+    given = [(prompt.session_id, prompt.text) for prompt in world.chats.prompts]
+    assert set(given) == {(first, "hello"), (second, "and now?")}
+
+
+@pytest.mark.states("sem-chat/gateway/error-frame", "sem-chat/gateway/error-id")
+async def test_a_prompt_that_session_after_session_does_not_take_is_an_error(
+    world: World, api: ChatApi
+) -> None:
+    world.chats.takes = False
+    talker = await api.listen("c")
+    await api.accepted("c", "hello")
+    for count in range(1, MAX_PROMPT_SESSIONS + 1):
+        await eventually_true("a session begins", lambda count=count: len(world.chats.sessions) == count)
+        session_id = world.chats.sessions[-1]
+        await eventually_true(
+            "it is prompted",
+            lambda name=session_id: any(prompt.session_id == name for prompt in world.chats.prompts),
+        )
+        await world.chats.say(session_id, CLOSED)
+    told = await talker.until(of_type("session.error"))
+    entity = await talker.until(lambda event: (upsert(event) or {}).get("kind") == "error")
+    assert entity["id"] == told["id"]
+    assert told["data"]["code"] == "RUNNER_INTERNAL"
+    assert told["data"]["session_id"] == world.chats.sessions[-1]
+    rows = await world.store.session_errors(world.project_id, world.chats.sessions[-1], limit=9, cursor=None)
+    (row,) = rows.errors
+    assert row.id == told["id"]
+    assert "agent_disconnected" not in told["data"]["message"], "what an operator reads"
+    assert await world.store.pending_prompts(world.project_id, "c") == []
+    world.chats.takes = True
+    later = await world.conversation(api, "c", "still there?")
+    await world.chats.say(later, ChatMessage(speech_id=f"{later}-1", text="Yes."))
+    await talker.until(says("assistant", "Yes."))
+    assert len(world.chats.sessions) == MAX_PROMPT_SESSIONS + 1
+    assert_numbered(talker.numbered)
