@@ -47,6 +47,13 @@ class Timers:
         """The waits that run."""
         return [seconds for seconds, _ in self._running]
 
+    async def begun(self, condition: Callable[[float], bool]) -> None:
+        """Wait until a wait runs that meets the condition."""
+        async with asyncio.timeout(SECONDS):
+            while not any(map(condition, self.running)):
+                self._changed.clear()
+                await self._changed.wait()
+
     async def none_left(self) -> None:
         """Wait until no wait runs."""
         async with asyncio.timeout(SECONDS):

@@ -210,6 +210,8 @@ async def test_two_connects_at_once_share_one_socket() -> None:
     async with rig() as chat:
         await asyncio.gather(chat.manager.connect(CONV), chat.manager.connect(CONV))
         assert chat.server.paths() == ["/ws", "/api/timeline"]
+        assert chat.seen.count("connect.reuse") == 1
+        assert "disconnect" not in chat.seen
 
 
 @pytest.mark.states("sem-chat/connect/profile")

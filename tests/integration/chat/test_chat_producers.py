@@ -84,7 +84,8 @@ async def test_a_socket_that_ends_without_a_goodbye() -> None:
         chat.server.sockets[0].end()
         await chat.until(lambda: chat.status == "closed")
         (error,) = chat.errors
-        assert (error.kind, error.details) == ("ws_close", {"code": 1006, "reason": ""})
+        assert (error.kind, error.stage) == ("ws_close", "disconnect")
+        assert error.details == {"code": 1006, "reason": ""}
 
 
 @pytest.mark.states("chat-state/producers/socket-closed/expected")

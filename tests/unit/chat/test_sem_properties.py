@@ -82,10 +82,7 @@ STEPS = st.lists(
 
 
 @pytest.mark.states(
-    "sem-chat/connect/replay-order",
-    "sem-chat/connect/replay-once",
-    "sem-chat/connect/failed-hydration-replay",
-    "sem-chat/version/order",
+    "sem-chat/connect/replay-order", "sem-chat/connect/failed-hydration-replay", "sem-chat/version/order"
 )
 @settings(max_examples=250, deadline=None)
 @given(STEPS, st.data())
