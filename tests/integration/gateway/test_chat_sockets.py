@@ -15,6 +15,7 @@ from tests.e2e.waiting import eventually_true
 from tests.integration.gateway.conftest import SETTINGS, Served, World
 from tests.integration.gateway.talking import ChatApi, assert_numbered, of_type, says, upsert
 from voicethere.adapters.relay.shared import HubView
+from voicethere.adapters.store.store import StoreUnavailable
 from voicethere.errors.codes import SessionErrorCode
 from voicethere.errors.records import SessionErrorEnvelope
 from voicethere.wire.control_channel import EndReason
@@ -450,3 +451,37 @@ async def test_a_gateway_that_ends_sends_its_clients_elsewhere(world: World) -> 
     await served.gateway.drain()
     assert await talker.closed() == 1001
     assert len(served.gateway.here) == 0
+
+
+@pytest.mark.states("sem-chat/gateway/seq")
+async def test_a_socket_opens_once_it_is_known_how_the_conversation_stands(
+    served: Served, api: ChatApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So whoever opened a socket first and then said something sees every `seq` from 1 on."""
+
+    async def away(_: object) -> list[str]:
+        raise StoreUnavailable("it is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(served.gateway, "catch_up", away)
+        status, code, _words = await refused(api, api.ws_url("c"))
+    assert (status, code) == (503, "UNAVAILABLE")
+    assert len(served.gateway.here) == 0
+    talker = await api.listen("c")
+    await api.accepted("c", "hello")
+    assert (await talker.until(says("user", "hello")))["seq"] == 1
+
+
+async def test_a_slash_too_many_is_no_other_base(
+    world: World, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bases are put together by hand: `https://host/` and `/c/{key}/` are the same as without the slashes."""
+    for base in (f"{served.url}//c/{world.client_key}/", f"{served.url}/c//{world.client_key}"):
+        api = world.client(served)
+        api.base = base
+        talker = await api.listen(base[-9:])
+        await api.accepted(base[-9:], "hello")
+        await talker.until(says("user", "hello"))
+        assert len((await api.timeline(base[-9:]))["entities"]) == 1
+    said = capsys.readouterr()
+    assert world.client_key not in said.out + said.err

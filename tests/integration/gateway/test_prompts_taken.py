@@ -14,6 +14,17 @@ from voicethere.wire.relay import ChatClosed, ChatMessage
 CLOSED = ChatClosed(end_reason=EndReason.AGENT_DISCONNECTED)
 
 
+async def prompted(world: World, index: int) -> str:
+    """The session that was wanted as this one, from 0, once it was given a prompt."""
+    chats = world.chats
+    await eventually_true("a session begins", lambda: len(chats.sessions) == index + 1)
+    session_id = chats.sessions[index]
+    await eventually_true(
+        "it is prompted", lambda: session_id in {prompt.session_id for prompt in chats.prompts}
+    )
+    return session_id
+
+
 @pytest.mark.states("sem-chat/gateway/next-session")
 async def test_a_prompt_that_was_answered_is_not_given_to_the_next_session(
     world: World, api: ChatApi
@@ -40,13 +51,8 @@ async def test_a_prompt_that_session_after_session_does_not_take_is_an_error(
     world.chats.takes = False
     talker = await api.listen("c")
     await api.accepted("c", "hello")
-    for count in range(1, MAX_PROMPT_SESSIONS + 1):
-        await eventually_true("a session begins", lambda count=count: len(world.chats.sessions) == count)
-        session_id = world.chats.sessions[-1]
-        await eventually_true(
-            "it is prompted",
-            lambda name=session_id: any(prompt.session_id == name for prompt in world.chats.prompts),
-        )
+    for count in range(MAX_PROMPT_SESSIONS):
+        session_id = await prompted(world, count)
         await world.chats.say(session_id, CLOSED)
     told = await talker.until(of_type("session.error"))
     entity = await talker.until(lambda event: (upsert(event) or {}).get("kind") == "error")

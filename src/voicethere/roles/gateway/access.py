@@ -6,6 +6,7 @@ chat clients that others wrote cannot add headers to a socket: it is taken out b
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ KEY_IN_PATH = "client-key"
 
 _STATE_KEY = "voicethere_chat_key"
 _MAX_KEY_CHARS = 256
+_SLASHES = re.compile("/{2,}")
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="voicethere", error="invalid_token"'}
 
 
@@ -34,9 +36,18 @@ class KeyOutOfPath:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in (ScopeType.HTTP, ScopeType.WEBSOCKET) and scope["path"].startswith(CHAT_PREFIX):
-            _take_key(scope)
+        if scope["type"] in (ScopeType.HTTP, ScopeType.WEBSOCKET):
+            _join_slashes(scope)
+            if scope["path"].startswith(CHAT_PREFIX):
+                _take_key(scope)
         await self._app(scope, receive, send)
+
+
+def _join_slashes(scope: Any) -> None:
+    """A base that was put together with a slash too many (`//c/…`, `…//ws`) is the same base, with a key."""
+    path = _SLASHES.sub("/", scope["path"])
+    if path != scope["path"] and path.startswith(CHAT_PREFIX):
+        _set_path(scope, path)
 
 
 def _take_key(scope: Any) -> None:
@@ -44,8 +55,12 @@ def _take_key(scope: Any) -> None:
     if not base.startswith(tuple(KEY_PREFIXES.values())):
         return
     scope.setdefault("state", {})[_STATE_KEY] = base[: _MAX_KEY_CHARS + 1]
-    scope["path"] = f"{CHAT_PREFIX}{KEY_IN_PATH}{slash}{rest}"
-    scope["raw_path"] = scope["path"].encode("utf-8", "surrogateescape")
+    _set_path(scope, f"{CHAT_PREFIX}{KEY_IN_PATH}{slash}{rest}")
+
+
+def _set_path(scope: Any, path: str) -> None:
+    scope["path"] = path
+    scope["raw_path"] = path.encode("utf-8", "surrogateescape")
 
 
 class Credentials(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ PAUSE_SECONDS = 0.05
 """Between two messages of a client, who has nothing to say: one that floods is read this slowly."""
 AGAIN_SECONDS = 0.5
 
-_PATH = re.compile(r"/c/(?P<base>[^/]{1,200})/ws")
+_PATH = re.compile(r"/c/(?P<base>[^/]{1,200})/ws/?")
 _MAX_QUERY_FIELDS = 32
 
 _log = structlog.get_logger(__name__)
@@ -85,8 +85,13 @@ def chat_sockets(gateway: Gateway) -> ASGIApp:
         project_id, conv_id = socket.key
         structlog.contextvars.bind_contextvars(project_id=project_id, conversation_id=conv_id)
         try:
+            # Read before the socket opens: whoever sees it open is sent everything that happens from then on.
+            begun = await _begin(gateway, socket)
             await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
-            await _converse(gateway, socket, receive, send)
+            await _converse(gateway, socket, begun, receive, send)
+        except StoreUnavailable as problem:
+            _log.warning("chat_socket_unanswered", reason=str(problem))
+            await _deny(scope, send, _away())
         except OSError:
             _log.info("chat_socket_abandoned")
         finally:
@@ -110,7 +115,7 @@ async def _admitted(gateway: Gateway, scope: Any) -> ChatSocket:
         )
     except ValueError:
         raise invalid("The query string is malformed.") from None
-    conv_id = conversation_id(fields.get("conv_id", [None])[0])
+    conv_id = conversation_id(fields.get("conv_id", [None])[-1])
     if caller.issued_only and not await gateway.is_issued(caller.project_id, conv_id):
         raise not_found("conversation")
     return gateway.open_socket(caller, conv_id)
@@ -147,9 +152,16 @@ async def _deny(scope: Scope, send: Send, problem: HttpProblem) -> None:
     await send(body)
 
 
-async def _converse(gateway: Gateway, socket: ChatSocket, receive: Receive, send: Send) -> None:
+async def _begin(gateway: Gateway, socket: ChatSocket) -> list[str]:
+    """How the conversation stands. Raises StoreUnavailable."""
+    return await gateway.catch_up(socket) if isinstance(await socket.queue.next(), CatchUp) else []
+
+
+async def _converse(
+    gateway: Gateway, socket: ChatSocket, begun: list[str], receive: Receive, send: Send
+) -> None:
     reading = asyncio.create_task(_read(receive), name="chat socket read")
-    writing = asyncio.create_task(_write(gateway, socket, send), name="chat socket write")
+    writing = asyncio.create_task(_write(gateway, socket, begun, send), name="chat socket write")
     tasks = {reading, writing}
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -171,22 +183,27 @@ async def _read(receive: Receive) -> None:
         await asyncio.sleep(PAUSE_SECONDS)
 
 
-async def _write(gateway: Gateway, socket: ChatSocket, send: Send) -> None:
+async def _write(gateway: Gateway, socket: ChatSocket, begun: list[str], send: Send) -> None:
     try:
+        await _tell(socket, begun, send)
         while True:
             item = await socket.queue.next()
             if isinstance(item, Close):
                 await send({"type": "websocket.close", "code": item.code, "reason": item.reason})
                 return
             if isinstance(item, CatchUp):
-                for text in await _latest(gateway, socket):
-                    if socket.queue.closing:
-                        break
-                    await send({"type": "websocket.send", "bytes": None, "text": text})
+                await _tell(socket, await _latest(gateway, socket), send)
             else:
                 await send({"type": "websocket.send", "bytes": None, "text": item})
     except OSError:
         return  # the socket is gone; whoever reads it hears of that too
+
+
+async def _tell(socket: ChatSocket, texts: list[str], send: Send) -> None:
+    for text in texts:
+        if socket.queue.closing:
+            return
+        await send({"type": "websocket.send", "bytes": None, "text": text})
 
 
 async def _latest(gateway: Gateway, socket: ChatSocket) -> list[str]:
