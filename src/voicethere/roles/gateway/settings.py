@@ -23,7 +23,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     """`resent_entities`: so many of a conversation's latest are sent again when a socket opens, of
     `resent_bytes` together at most.
     `backlog_outputs` and `backlog_bytes` bound what waits to be stored (more is said again by its runner),
-    `batch_outputs` what one transaction stores.
+    `batch_outputs` what one transaction stores. `gather_seconds`: how far such transactions are apart at
+    least, so that many conversations share one; what comes after a pause waits for nothing.
 
     `recheck_seconds`: how often it is looked whether the keys and projects of open sockets are still good.
     `look_seconds`: how often a prompt that waits for its session looks where that stands; news come sooner.
@@ -39,6 +40,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     backlog_outputs: int = 4_096
     backlog_bytes: int = 32 * 1024 * 1024
     batch_outputs: int = 256
+    gather_seconds: float = 0.02
     recheck_seconds: float = 5.0
     look_seconds: float = 1.0
     again_seconds: float = 1.0
