@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from tools.torture.cluster import Cluster
 from tools.torture.journal import Journal
-from tools.torture.schedule import Action, Kind
+from tools.torture.schedule import Action, Kind, thing_of
 
 
 class Chaos:
@@ -21,6 +22,8 @@ class Chaos:
         self._cluster = cluster
         self._journal = journal
         self._say = say
+        # On a busy machine an action may take longer than was planned: then the next one on its target waits.
+        self._targets: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run(self, actions: Sequence[Action], seconds: float) -> None:
         """Return after `seconds`, when every action is undone."""
@@ -32,6 +35,10 @@ class Chaos:
 
     async def _at(self, moment: float, action: Action) -> None:
         await asyncio.sleep(max(0.0, moment - time.monotonic()))
+        async with self._targets[thing_of(action)]:
+            await self._carry_out(action)
+
+    async def _carry_out(self, action: Action) -> None:
         process = self._cluster.processes.get(action.target)
         pid = None if process is None else process.pid
         kind = action.kind.value

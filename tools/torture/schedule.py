@@ -192,13 +192,13 @@ def _placed(action: Action, others: Sequence[Action], seconds: float, site: Site
 
 def _clash(one: Action, other: Action) -> bool:
     return (
-        _thing(one) == _thing(other)
+        thing_of(one) == thing_of(other)
         and one.at < other.until + _BREATH_SECONDS
         and other.at < one.until + _BREATH_SECONDS
     )
 
 
-def _thing(action: Action) -> tuple[str, str]:
+def thing_of(action: Action) -> tuple[str, str]:
     """What is hit: a process, a host's cable, or a host's disk."""
     if action.kind in (Kind.KILL, Kind.PAUSE):
         return ("process", action.target)
