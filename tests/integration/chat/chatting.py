@@ -16,6 +16,7 @@ from voicethere.chat import (
     TimelineEntity,
     selectors,
 )
+from voicethere.testing.chat_changes import until_holds
 from voicethere.testing.chat_server import ScriptedChatServer
 from voicethere.testing.clock import ManualClock
 
@@ -95,15 +96,7 @@ class Rig:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until it holds: looked at after each change of the store."""
-        changed = asyncio.Event()
-        unsubscribe = self.store.subscribe(lambda state, action: changed.set())
-        try:
-            async with asyncio.timeout(SECONDS):
-                while not condition():
-                    changed.clear()
-                    await changed.wait()
-        finally:
-            unsubscribe()
+        await until_holds(self.store, condition, seconds=SECONDS)
 
     @property
     def status(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -13,6 +12,7 @@ from tests.integration.chat_foreign.foreign_server import BareServer, ForeignSer
 from tests.integration.cli_chat.chat_process import Chat
 from tests.integration.nothing_left_over import nothing_left_over
 from voicethere.chat import ChatStore, ConversationManager, selectors
+from voicethere.testing.chat_changes import until_holds
 
 __all__ = ["nothing_left_over"]
 
@@ -47,15 +47,7 @@ class Client:
         ]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        changed = asyncio.Event()
-        unsubscribe = self.store.subscribe(lambda state, action: changed.set())
-        try:
-            async with asyncio.timeout(SECONDS):
-                while not condition():
-                    changed.clear()
-                    await changed.wait()
-        finally:
-            unsubscribe()
+        await until_holds(self.store, condition, seconds=SECONDS)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +22,7 @@ from voicethere.chat import (
     selectors,
 )
 from voicethere.testing.bad_network import BadNetwork, Fault, How, Toward
+from voicethere.testing.chat_changes import until_holds
 
 SECONDS = 30.0
 SOON = Reconnecting(first=0.02, longest=0.1)
@@ -99,15 +99,7 @@ class Behind:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until it holds: looked at after each change of the store."""
-        changed = asyncio.Event()
-        unsubscribe = self.store.subscribe(lambda state, action: changed.set())
-        try:
-            async with asyncio.timeout(SECONDS):
-                while not condition():
-                    changed.clear()
-                    await changed.wait()
-        finally:
-            unsubscribe()
+        await until_holds(self.store, condition, seconds=SECONDS)
 
     # ------------------------------------------------------------------ the truth
 
