@@ -121,6 +121,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         "modes with audio the same words are spoken. Then the connection is closed and the session ends as "
         "`agent_error`: nothing more is sent. If the crash message cannot be played, a `RUNNER_INTERNAL` "
         "is stored behind this one and not sent, and so is a `SESSION_END_FAILED`.",
+        note_on_recoverable="True where a prompt of a chat came to an agent that has no "
+        "`on_data_channel_message` hook: nobody answers it, and the session goes on.",
         details=(
             Detail("crash_kind", "how it happened", (("raised", "the agent's code raised"),)),
             Detail("hook", "the hook that raised, or what raised instead of one (such as a task)"),

@@ -109,7 +109,7 @@ class ScriptedSandbox:
     `loads`: whether their bundles can be loaded; `seconds` is what a start takes.
     """
 
-    def __init__(self, hooks: Sequence[str] = (), *, loads: bool = True) -> None:
+    def __init__(self, hooks: Sequence[str] = ("on_data_channel_message",), *, loads: bool = True) -> None:
         self.children: list[ScriptedChild] = []
         self.hooks = hooks
         self.loads = loads

@@ -102,7 +102,7 @@ def _told(body: ChatBody) -> tuple[str, str] | str:
 
 @contextlib.asynccontextmanager
 async def chatting(
-    *, hooks: tuple[str, ...] = (), agent: DeployedAgent = AGENT, **settings: Any
+    *, hooks: tuple[str, ...] = ("on_data_channel_message",), agent: DeployedAgent = AGENT, **settings: Any
 ) -> AsyncIterator[Chat]:
     async with running_runner(**settings) as bench:
         bench.sandbox.hooks = hooks
@@ -451,6 +451,27 @@ async def test_a_handler_that_raises_is_told_with_its_rows_id_and_ends_the_sessi
 
 
 @in_virtual_time
+async def test_a_prompt_that_no_hook_hears_is_an_error_and_the_session_goes_on() -> None:
+    """Nobody would ever answer the user, who must not wait for it."""
+    async with chatting(hooks=("on_session_start", "on_user_speech_final")) as chat:
+        chat.child.speak("Welcome.")
+        for text in ("hello", "hello?"):
+            await chat.gateway.prompt("s", text)
+        await chat.gateway.until(lambda: len(chat.gateway.of("s", ChatFailure)) == 2)
+        assert chat.gateway.prompts_taken("s") == 2
+        assert chat.prompts() == []
+        assert chat.bench.runner.hosted() == ["s"]
+        told = chat.gateway.of("s", ChatFailure)
+        assert {(body.envelope.code, body.envelope.recoverable) for body in told} == {
+            ("AGENT_HANDLER_FAILED", True)
+        }
+        records = [item.record for item in await chat.bench.queued() if isinstance(item, ErrorItem)]
+        assert [record.id for record in records] == [body.error_id for body in told]
+        assert all("on_data_channel_message" in record.message for record in records)
+        assert chat.gateway.said("s")[0] == ChatMessage(speech_id="s-1", text="Welcome.")
+
+
+@in_virtual_time
 async def test_a_failure_while_no_gateway_is_there_is_told_once_when_one_is_back() -> None:
     async with chatting() as chat:
         chat.gateway.away = True
@@ -537,7 +558,7 @@ async def test_a_conversation_that_idles_ends_and_prompts_are_activity() -> None
 @pytest.mark.states("sem-chat/gateway/next-session")
 @in_virtual_time
 async def test_a_prompt_that_comes_while_the_session_ends_is_left_for_the_next() -> None:
-    async with chatting(agent=IDLE, hooks=("on_idle_timeout",)) as chat:
+    async with chatting(agent=IDLE, hooks=("on_data_channel_message", "on_idle_timeout")) as chat:
         await asyncio.sleep(61)
         assert chat.child.of(ipc.IdleTimeout)
         await chat.gateway.prompt("s", "too late")

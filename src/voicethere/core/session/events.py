@@ -56,6 +56,12 @@ class HandlerFailed(Event, frozen=True, kw_only=True):
     failure: HandlerFailure
 
 
+class PromptUnheard(Event, frozen=True, kw_only=True):
+    """A user's prompt came, and the agent has no hook for it; `problem` is for whoever wrote the agent."""
+
+    problem: str
+
+
 class AgentGone(Event, frozen=True, kw_only=True):
     """The agent's process is gone without being asked."""
 

@@ -22,6 +22,8 @@ The rules (contract: control-channel.md, "How a session fails"; session-api.md; 
   cannot be loaded, and an agent that dies in its idle hook, end the session.
 - *Failing* is: told, then the crash message where there is audio. Then, as for every end: flush, tear down,
   and the end is queued only once every error is durable.
+- A prompt of a chat for which the agent has no hook is an error that is told, so that nobody waits for an
+  answer; the session goes on, since its agent may speak by itself.
 - The idle countdown begins anew with every activity that the settings count. While user or agent speaks it
   stands still, where speech counts.
 - A clean end (the client's, the agent's or the platform's wish) gives `on_session_end` its chance and records
@@ -66,6 +68,7 @@ from voicethere.core.session.events import (
     HelloReceived,
     IdleHookDone,
     PeerLost,
+    PromptUnheard,
     RecordsDurable,
     RunnerFault,
     SpeechDrained,
@@ -106,6 +109,11 @@ def _agent_ended(step: Step, event: AgentEnded) -> None:
 
 def _handler_failed(step: Step, event: HandlerFailed) -> None:
     _ending_failure(step, SessionErrorCode.AGENT_HANDLER_FAILED, event.failure, EndReason.AGENT_ERROR)
+
+
+def _prompt_unheard(step: Step, event: PromptUnheard) -> None:
+    if step.wants_more():
+        step.record(SessionErrorCode.AGENT_HANDLER_FAILED, event.problem, recoverable=True, tell=True)
 
 
 def _agent_gone(step: Step, event: AgentGone) -> None:
@@ -385,6 +393,7 @@ _EVENTS: dict[type[Event], Callable[[Step, Any], None]] = {
     AgentStarted: _ignore,
     AgentEnded: _agent_ended,
     HandlerFailed: _handler_failed,
+    PromptUnheard: _prompt_unheard,
     AgentGone: _agent_gone,
     ControlOpened: _control_opened,
     HelloReceived: _hello,

@@ -51,6 +51,9 @@ from voicethere.wire.control_channel import (
 from voicethere.wire.relay import AssignSession, RoomClosed, SignalToPeer, TokenIssued, TokenWanted
 from voicethere.wire.tagged import encode_text
 
+PROMPT_HOOK = "on_data_channel_message"
+_UNHEARD = f"the agent cannot answer in a chat: it has no {PROMPT_HOOK} hook, which is given the prompts"
+
 _log = structlog.get_logger(__name__)
 
 
@@ -75,6 +78,7 @@ class SessionHost:
         self._stepping = False
         self._records: dict[int, ErrorRecord] = {}
         self._commands: tuple[str, ...] = ()
+        self._hooks: tuple[str, ...] = ()
         self._loaded = False
         self._children = SessionChildren(
             self.session_id,
@@ -241,9 +245,14 @@ class SessionHost:
         self._children.session_start(effect.customer_context)
 
     def _to_agent(self, effect: effects.ToAgent) -> None:
-        self._children.send(effect.message)
-        if self._chat is not None and isinstance(effect.message, ipc.DataChannelMessage):
-            self._chat.prompt_given()
+        if self._chat is None or not isinstance(effect.message, ipc.DataChannelMessage):
+            self._children.send(effect.message)
+            return
+        if PROMPT_HOOK in self._hooks:
+            self._children.send(effect.message)
+        else:
+            self._post(events.PromptUnheard(problem=_UNHEARD))
+        self._chat.prompt_given()
 
     def _refuse_input(self, effect: effects.RefuseInput) -> None:
         kind = type(effect.message).__name__
@@ -405,8 +414,8 @@ class SessionHost:
             case LogLine():
                 # Not now: what the agent sent behind it, such as its failure, is handled first.
                 asyncio.get_running_loop().call_soon(self._agent_log, event)
-            case ipc.AgentLoaded(commands=commands):
-                self._commands = tuple(commands)
+            case ipc.AgentLoaded(hooks=hooks, commands=commands):
+                self._hooks, self._commands = tuple(hooks), tuple(commands)
                 self._loaded = True
         if (told := machine_event(event)) is not None:
             self._post(told)
