@@ -121,7 +121,7 @@ async def _event(events: asyncio.Queue[Event], seconds: float = 10) -> Event:
 
 
 async def _hello(events: asyncio.Queue[Event], runner_id: str = "r-1") -> None:
-    """Until this runner is there: the others say hello again whenever a service that starts calls the roll."""
+    """Until this runner is there: the others say hello again whenever a starting service calls the roll."""
     async with asyncio.timeout(20):
         while (event := await events.get())[0] != runner_id:
             assert isinstance(event[1], RunnerHello)
