@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 
+from tools.torture.chat_outcomes import Fate
 from tools.torture.run import Outcome
 
 BEGIN = "<!-- report -->"
@@ -21,6 +22,23 @@ _COLUMNS = {
     "their clients told": "told",
     "untold": "untold",
     "without an end": "no end",
+}
+_CHATS = {
+    "prompts accepted": "accepted",
+    "prompts in doubt": "in doubt",
+    "prompts stored": "stored",
+    "accepted prompts missing": "missing",
+    "prompts stored twice": "twice",
+    f"prompts {Fate.ANSWERED}": "answered",
+    f"prompts {Fate.CUT}": "cut, and told",
+    f"prompts {Fate.ERROR}": "not answered, and told",
+    f"prompts {Fate.HUNG_UP}": "hung up on",
+    f"prompts {Fate.NOTHING}": "neither",
+    f"prompts {Fate.TWICE}": "answered twice",
+    "errors untold": "errors untold",
+    "timelines that differ": "timelines differ",
+    "frames looked at": "frames",
+    "frames out of order": "out of order",
 }
 
 
@@ -39,16 +57,14 @@ def shown(outcome: Outcome) -> str:
 
 
 def report(outcomes: Sequence[Outcome], *, command: str) -> str:
-    """The generated part of docs/torture.md: one row a seed."""
+    """The generated part of docs/torture.md: one row a seed, and one for its chats."""
     heads = ["seed", "killed", "paused", "partitioned", "filled", *_COLUMNS.values(), "drained", ""]
-    aligned = ["---:"] * (len(heads) - 1) + ["---"]
     lines = [
         BEGIN,
         "",
         f"Made by `{command}` on {platform.machine()}, {_cores()} cores, Linux {platform.release()}.",
         "",
-        f"| {' | '.join(heads)} |",
-        f"| {' | '.join(aligned)} |",
+        *_heads(heads),
     ]
     for outcome in outcomes:
         hits, figures = outcome.hits, outcome.account.figures
@@ -62,16 +78,34 @@ def report(outcomes: Sequence[Outcome], *, command: str) -> str:
             f"{outcome.drained_seconds:g} s",
             "passed" if outcome.passed else "FAILED",
         ]
-        lines.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+        lines.append(_line(cells))
+    lines += ["", "Of these the chats:", "", *_heads(["seed", *_CHATS.values()])]
+    for outcome in outcomes:
+        lines.append(_line([outcome.seed, *(outcome.account.figures[name] for name in _CHATS)]))
     first = outcomes[0]
-    total = sum(outcome.account.figures["accepted"] for outcome in outcomes)
     lines += [
         "",
-        f"{len(outcomes)} runs of {first.seconds:g} s at {first.rate:g} errors/s: {total:,} errors accepted, "
-        f"{sum(outcome.account.figures['accepted but missing'] for outcome in outcomes)} missing.",
+        f"{len(outcomes)} runs of {first.seconds:g} s at {first.rate:g} errors/s: "
+        f"{_sum(outcomes, 'accepted'):,} errors accepted, {_sum(outcomes, 'accepted but missing')} missing. "
+        f"{_sum(outcomes, 'prompts accepted'):,} prompts "
+        f"accepted, {_sum(outcomes, 'accepted prompts missing')} missing, "
+        f"{_sum(outcomes, f'prompts {Fate.NOTHING}')} without an answer or a word, "
+        f"{_sum(outcomes, f'prompts {Fate.TWICE}')} answered twice.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _heads(heads: Sequence[str]) -> list[str]:
+    return [_line(heads), _line(["---" if not head else "---:" for head in heads])]
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def _sum(outcomes: Sequence[Outcome], figure: str) -> int:
+    return sum(outcome.account.figures[figure] for outcome in outcomes)
 
 
 def _hits(outcome: Outcome) -> str:

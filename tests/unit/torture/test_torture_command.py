@@ -6,27 +6,31 @@ import pytest
 from click.testing import CliRunner
 
 from tools.torture import command
+from tools.torture.account import Findings, settle
+from tools.torture.chat_account import ChatFindings
 from tools.torture.ledger import Account
 from tools.torture.report import BEGIN, report, shown
 from tools.torture.run import Outcome
 
-_FIGURES = dict.fromkeys(
-    (
-        "minted",
-        "accepted",
-        "stored",
-        "accepted but missing",
-        "duplicates",
-        "out of its project",
-        "dead letters",
-        "sessions started",
-        "sessions that died",
-        "their clients told",
-        "untold",
-        "without an end",
-    ),
-    0,
-)
+_FIGURES = settle(
+    Findings(
+        producer_events=[],
+        client_events=[],
+        chats=ChatFindings(events=[], conversations=[]),
+        rows=[],
+        sessions=[],
+        letters=[],
+        suppressed=0,
+        logged=[],
+        killed_instances=frozenset(),
+        spoken_by_services=frozenset(),
+        waiting=0,
+        spooled_files=[],
+        restless=[],
+        left_over=[],
+        died_by_themselves=[],
+    )
+).figures
 
 
 def outcome(seed: int, *differences: str) -> Outcome:
@@ -91,6 +95,8 @@ def test_the_report_keeps_what_people_wrote(ran: list[int], tmp_path: Path) -> N
     assert "yesterday" not in text
     assert text.count("| passed |") == 2
     assert "48,000 errors accepted, 0 missing" in text
+    assert "Of these the chats:" in text
+    assert "0 prompts accepted, 0 missing, 0 without an answer or a word, 0 answered twice" in text
 
 
 def test_a_failed_run_is_said_to_have_failed() -> None:
