@@ -20,6 +20,7 @@ class Account:
         self.caused: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
         self.deploys = 0
+        self.conversations = 0
         self.difference_count = 0
         self.differences: list[str] = []
 
@@ -36,4 +37,5 @@ class Account:
             "started sessions": float(self.sessions.total()),
             "caused errors": float(self.caused.total()),
             "deploys": float(self.deploys),
+            "conversations": float(self.conversations),
         }

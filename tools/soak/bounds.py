@@ -1,7 +1,7 @@
 """What may grow, how much, and why: a rule for every measure, and the verdict on a run.
 
-Judged are the samples at rest, when nobody but the two residents is there: noise of what happens to be alive
-is not in them. A measure that no rule names is a mistake here, not a pass.
+Judged are the samples at rest, when nobody but the three residents is there: noise of what happens to be
+alive is not in them. A measure that no rule names is a mistake here, not a pass.
 """
 
 from __future__ import annotations
@@ -88,6 +88,12 @@ RULES: Sequence[tuple[str, Flat | Explained | Capped]] = (
     ("error_suppressions/rows", Flat(0)),
     ("session_errors/rows", Explained("caused errors", 1.0, "one row for each error that was caused")),
     ("sessions/rows", Explained("started sessions", 1.0, "one row a session")),
+    ("conversations/rows", Explained("conversations", 1.0, "one row a conversation")),
+    (
+        "conversation_entities/rows",
+        Explained("conversations", 10.0, "what was said, and the errors", spare=2_000),
+    ),
+    ("conversation_prompts/rows", Flat(0)),
     ("builds/rows", Explained("deploys", 1.0, "one row a build")),
     ("deployments/rows", Explained("deploys", 1.0, "one row a deploy")),
     (
@@ -101,7 +107,7 @@ RULES: Sequence[tuple[str, Flat | Explained | Capped]] = (
     ),
     ("stored bundles/bytes", Explained("deploys", 16 * 1024, "every build is kept, for rollbacks")),
 )
-DRIVERS = ("started sessions", "caused errors", "deploys")
+DRIVERS = ("started sessions", "caused errors", "deploys", "conversations")
 _NO_MEASURES = frozenset({"seconds", "at_rest", *DRIVERS})
 
 
@@ -155,4 +161,9 @@ def _each(points: Points, rule: Explained) -> float:
 
 
 def _noun(driver: str) -> str:
-    return {"started sessions": "session", "caused errors": "error", "deploys": "deploy"}[driver]
+    return {
+        "started sessions": "session",
+        "caused errors": "error",
+        "deploys": "deploy",
+        "conversations": "conversation",
+    }[driver]

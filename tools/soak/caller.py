@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from tools.soak.account import Account
+from tools.soak.settling import PATIENCE, Surprise, settle
 from voicethere.client import (
     PcmQueue,
     Session,
@@ -24,18 +25,12 @@ from voicethere.client import (
 )
 from voicethere.testing.platform_process import Deployed, Operator
 
-PATIENCE = 30.0
 _LONGEST = 90.0
 """A session that ends by itself: the shortest idle limit, the agent's good bye, and some patience."""
-ASK_EVERY = 0.1
 _ANSWERS = ("user_speech_final", "user_stt_not_found")
 _MOST_ATTEMPTS = 4
 _ANSWER_SECONDS = 8.0
 REJOIN_DELAYS = (0.2, 0.4, 0.8, 1.6)
-
-
-class Surprise(Exception):
-    """Something did not happen, or should not have; the words say what."""
 
 
 class World:
@@ -45,6 +40,7 @@ class World:
         self,
         *,
         services: list[str],
+        chats: list[str],
         operator: Operator,
         http: httpx.AsyncClient,
         account: Account,
@@ -57,10 +53,15 @@ class World:
         self.hello = hello
         self.hello_rate = hello_rate
         self._services = itertools.cycle(services)
+        self._chats = itertools.cycle(chats)
 
     def service(self) -> str:
         """The next session service's address, in turn."""
         return next(self._services)
+
+    def chat_gateway(self) -> str:
+        """The next chat gateway's address, in turn."""
+        return next(self._chats)
 
 
 class _Quiet:
@@ -179,20 +180,13 @@ class Caller:
         Raises:
             Surprise: it did not end, or not so.
         """
-        operator, project = self._world.operator, self._deployed.project_id
-        try:
-            async with asyncio.timeout(PATIENCE):
-                # Nothing announces it to an operator.
-                while (row := await operator.session(project, self.session_id)).get("ended_at") is None:  # noqa: ASYNC110
-                    await asyncio.sleep(ASK_EVERY)
-        except TimeoutError:
-            raise Surprise(f"the API shows no end within {PATIENCE:g} s") from None
-        # Who sees the end finds the errors: asked once, at once.
-        rows = [each["code"] for each in await operator.errors(project, self.session_id)]
+        await settle(
+            self._world.operator,
+            self._deployed.project_id,
+            self.session_id,
+            stored=stored,
+            reason=reason,
+        )
         heard = list(dict.fromkeys(self.told)) if repeats else self.told
         if heard != told:
             raise Surprise(f"the client was told {self.told}, not {told}")
-        if rows != stored:
-            raise Surprise(f"stored are {rows}, not {stored}")
-        if row["end_reason"] != reason:
-            raise Surprise(f"it ended with {row['end_reason']!r}, not {reason!r}")

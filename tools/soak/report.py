@@ -13,6 +13,7 @@ from tools.soak.measures import MEGABYTE, Sample
 from tools.soak.run import Soaked
 
 _COMMAND = "make soak"
+_ROWS = ("sessions", "session_errors", "conversations")
 
 
 def lines(soaked: Soaked) -> list[str]:
@@ -65,10 +66,10 @@ Written by `{_COMMAND} ARGS="{arguments}"` (do not edit): the whole platform und
 what it holds over time.
 
 {verdict}: {soaked.target}, {minutes:.0f} minutes behind warming up, on {machine}. About {plan.rate:g}
-sessions began a second, data and voice; agents raised, were killed and were left; clients came back after
-losses and fell silent; every {plan.deploy_every:.0f} s a new build was deployed, and another one by force.
-Every {plan.phase:.0f} s the traffic rested until two sessions were left that stay for all of it: what is
-judged was sampled then.
+sessions began a second, data, voice and chat; agents raised, were killed and were left; clients came back
+after losses and fell silent; every {plan.deploy_every:.0f} s a new build was deployed, and another one by
+force. Every {plan.phase:.0f} s the traffic rested until three sessions were left that stay for all of it:
+what is judged was sampled then.
 
 {account.sessions.total():,} sessions, {account.requests.total():,} reads of the API beside them,
 {account.deploys:,} deploys. {account.caused.total():,} errors were caused,
@@ -128,7 +129,7 @@ def _panels(soaked: Soaked) -> list[Panel]:
         ("threads at rest", lines_of(rests, "threads", lambda _: True)),
         (
             "rows",
-            lines_of(soaked.samples, "rows", lambda name: first_word(name) in ("sessions", "session_errors")),
+            lines_of(soaked.samples, "rows", lambda name: first_word(name) in _ROWS),
         ),
         ("bytes", lines_of(soaked.samples, "bytes", lambda _: True)),
     )

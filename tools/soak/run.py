@@ -35,6 +35,7 @@ _PROJECTS: dict[str, tuple[str, dict[str, Any]]] = {
     "moved": ("data", {**_NEVER_IDLE}),
     "resident data": ("data", {**_NEVER_IDLE}),
     "resident voice": ("voice+data", {**_NEVER_IDLE}),
+    "resident chat": ("data", {**_NEVER_IDLE}),
 }
 
 
@@ -75,6 +76,7 @@ async def soak(target: Target, plan: Plan, samples: Path, tell: Callable[[str], 
     async with Operator(target.control) as operator, httpx.AsyncClient(limits=unkept) as http:
         world = World(
             services=list(target.services),
+            chats=list(target.chats),
             operator=operator,
             http=http,
             account=account,

@@ -32,6 +32,9 @@ _COUNTED: Sequence[LiteralString] = (
     "session_errors",
     "error_suppressions",
     "dead_letters",
+    "conversations",
+    "conversation_entities",
+    "conversation_prompts",
     "deployments",
     "builds",
 )
@@ -41,11 +44,13 @@ _UNFINISHED = "SELECT count(*) FROM sessions WHERE ended_at_ms IS NULL AND statu
 
 @dataclass(frozen=True)
 class Target:
-    """`services` are where clients start sessions; `processes` and `stored` block for some milliseconds."""
+    """`services` are where clients start sessions, `chats` where they chat; `processes` and `stored`
+    block for some milliseconds."""
 
     name: str
     control: RunningPlatform
     services: Sequence[str]
+    chats: Sequence[str]
     processes: Callable[[], Processes]
     stored: Callable[[], Mapping[str, float]]
 
@@ -61,6 +66,7 @@ async def embedded() -> AsyncIterator[Target]:
             name="embedded: `voicethere up`",
             control=running,
             services=[running.base_url],
+            chats=[running.base_url],
             processes=lambda: _tree(running.runner_pid),
             stored=lambda: _files_and_rows(root),
         )
@@ -68,19 +74,21 @@ async def embedded() -> AsyncIterator[Target]:
 
 @contextlib.asynccontextmanager
 async def on_engines() -> AsyncIterator[Target]:
-    """Two session services, workers and runners each, and a control plane, on Redis and PostgreSQL."""
+    """Two session services, chat gateways, workers and runners each, and a control plane, on Redis and
+    PostgreSQL."""
     settings = {
         "capacity": CAPACITY // 2,
         "log_level": "WARNING",
         "runner_settings": {name: float(value) for name, value in IMPATIENT.items()},
     }
-    async with distributed_platform(settings=settings) as platform:
+    async with distributed_platform(gateways=2, settings=settings) as platform:
         # Nothing but what asks is connected: a client of our own would be seen as one of the platform's.
         with redis.Redis.from_url(platform.redis.url) as asking:
             yield Target(
-                name="on engines: Redis, PostgreSQL, 2 session services, 2 workers, 2 runners",
+                name="on engines: Redis, PostgreSQL, 2 session services, chat gateways, workers and runners",
                 control=platform.control_plane,
                 services=[service.base_url for service in platform.session_services],
+                chats=[gateway.said["base_url"] for gateway in platform.gateways],
                 processes=lambda: _apart(platform),
                 stored=lambda: _engines_and_rows(platform, asking),
             )
@@ -90,6 +98,7 @@ def _apart(platform: Distributed) -> Processes:
     found: dict[str, list[psutil.Process]] = {
         "control": [psutil.Process(role.pid) for role in platform.controls],
         "session services": [psutil.Process(role.pid) for role in platform.sessions],
+        "chat gateways": [psutil.Process(role.pid) for role in platform.gateways],
         "workers": [psutil.Process(role.pid) for role in platform.workers],
     }
     for role in platform.runners:

@@ -1,4 +1,4 @@
-"""The soak's traffic: callers of all kinds at a steady rate, two residents, readers of the API, deploys."""
+"""The soak's traffic: callers and chats at a steady rate, residents, readers of the API, deploys."""
 
 from __future__ import annotations
 
@@ -10,17 +10,32 @@ from collections.abc import AsyncIterator, Mapping
 import httpx
 
 from tools.soak.agents import bundle
-from tools.soak.caller import Caller, Surprise, World
+from tools.soak.caller import Caller, World
+from tools.soak.chat_kinds import CHAT_KINDS, ChatKind
+from tools.soak.chatter import Chatter
 from tools.soak.kinds import KINDS, Kind
+from tools.soak.settling import Surprise
+from voicethere.chat import ChatHttpError
 from voicethere.client import ConnectError
 from voicethere.testing.platform_process import Deployed, PlatformFailed
 
+_ALL = (*KINDS, *CHAT_KINDS)
 MOST_AT_ONCE = 24
 KEPT_WARM = ("data", "voice")
 """Projects for which every runner keeps a child ready."""
 RESIDENT_EVERY = 2.0
+CHAT_EVERY = 10.0
+"""The resident of a chat talks less: all that is said stays in its timeline."""
 READ_EVERY = 0.5
-_SURPRISES = (Surprise, ConnectError, PlatformFailed, AssertionError, httpx.HTTPError, OSError)
+_SURPRISES = (
+    Surprise,
+    ConnectError,
+    ChatHttpError,
+    PlatformFailed,
+    AssertionError,
+    httpx.HTTPError,
+    OSError,
+)
 
 
 class Traffic:
@@ -38,7 +53,7 @@ class Traffic:
     async def phase(self, seconds: float, rate: float) -> None:
         """Callers at `rate` a second for so long; returns once the last of them is gone."""
         loop = asyncio.get_running_loop()
-        began, deck = loop.time(), list[Kind]()
+        began, deck = loop.time(), list[Kind | ChatKind]()
         slots = asyncio.Semaphore(MOST_AT_ONCE)
         async with asyncio.TaskGroup() as group:
             for number in range(max(1, int(seconds * rate))):
@@ -55,17 +70,34 @@ class Traffic:
         """So that what is made once is there; those that take long are left out."""
         for name in KEPT_WARM:
             await self._deploy(self._projects[name], "drain")  # the setting holds from the next deploy on
-        for kind in KINDS:
+        for kind in _ALL:
             if kind.seconds < 20:
                 await self._one(kind)
 
-    def _deck(self, seconds_left: float) -> list[Kind]:
+    def _deck(self, seconds_left: float) -> list[Kind | ChatKind]:
         """Each kind as often as its weight, shuffled; the slow ones only where there is time for them."""
-        deck = [kind for kind in KINDS for _ in range(kind.weight) if kind.seconds <= max(10, seconds_left)]
+        deck = [kind for kind in _ALL for _ in range(kind.weight) if kind.seconds <= max(10, seconds_left)]
         self._chance.shuffle(deck)
         return deck
 
-    async def _one(self, kind: Kind) -> None:
+    async def _one(self, kind: Kind | ChatKind) -> None:
+        if isinstance(kind, ChatKind):
+            await self._chat(kind)
+        else:
+            await self._call(kind)
+
+    async def _chat(self, kind: ChatKind) -> None:
+        chatter = Chatter(self._world, self._projects[kind.project])
+        self._account.sessions[kind.name] += 1
+        self._account.conversations += 1
+        self._account.caused.update(kind.caused)
+        try:
+            await kind.act(chatter)
+            await chatter.settle(stored=list(kind.caused), reason=kind.reason)
+        except _SURPRISES as surprise:
+            self._account.differs(f"{kind.name}, session {chatter.session_id}: {_words(surprise)}")
+
+    async def _call(self, kind: Kind) -> None:
         caller = Caller(self._world, self._projects[kind.project])
         self._account.sessions[kind.name] += 1
         self._account.caused.update(kind.caused)
@@ -84,10 +116,11 @@ class Traffic:
     async def always(self) -> AsyncIterator[None]:
         """The residents are connected and talk, somebody reads the API, until this is left."""
         over = asyncio.Event()
-        here = [asyncio.Event(), asyncio.Event()]
+        here = [asyncio.Event(), asyncio.Event(), asyncio.Event()]
         async with asyncio.TaskGroup() as group:
             group.create_task(self._resident("resident data", over, here[0]))
             group.create_task(self._resident("resident voice", over, here[1]))
+            group.create_task(self._resident_chat(over, here[2]))
             group.create_task(self._reads(over))
             for arrived in here:
                 await arrived.wait()
@@ -111,6 +144,25 @@ class Traffic:
             await caller.settle(told=[], stored=[], reason="client_close_signal")
         except _SURPRISES as surprise:
             self._account.differs(f"{name}, session {caller.session_id}: {_words(surprise)}")
+        finally:
+            here.set()
+
+    async def _resident_chat(self, over: asyncio.Event, here: asyncio.Event) -> None:
+        """One socket, and one session, for all of it."""
+        chatter = Chatter(self._world, self._projects["resident chat"])
+        self._account.sessions["resident chat"] += 1
+        self._account.conversations += 1
+        try:
+            async with chatter.present() as conversation:
+                turn = 0
+                while turn == 0 or not await _within(over, CHAT_EVERY):
+                    turn += 1
+                    await chatter.says(conversation, f"say {turn}", str(turn))
+                    here.set()
+                await chatter.says(conversation, "bye", "Goodbye.")
+            await chatter.settle(stored=[], reason="agent_disconnected")
+        except _SURPRISES as surprise:
+            self._account.differs(f"resident chat, session {chatter.session_id}: {_words(surprise)}")
         finally:
             here.set()
 

@@ -24,6 +24,7 @@ def run_of(**measures: list[float]) -> list[Sample]:
             "started sessions": 1000.0 * nth,
             "caused errors": 300.0 * nth,
             "deploys": 2.0 * nth,
+            "conversations": 400.0 * nth,
             **{name.replace("__", "/"): values[nth] for name, values in measures.items()},
         }
         for nth in range(RESTS)
@@ -47,6 +48,11 @@ def noisy(level: float, each: float, noise: float) -> list[float]:
         ("queue__items", [float(nth) for nth in range(RESTS)], False),
         ("session_errors__rows", [300.0 * nth for nth in range(RESTS)], True),
         ("session_errors__rows", [301.0 * nth for nth in range(RESTS)], False),
+        ("conversations__rows", [400.0 * nth for nth in range(RESTS)], True),
+        ("conversations__rows", [401.0 * nth for nth in range(RESTS)], False),
+        ("conversation_entities__rows", [3_600.0 * nth for nth in range(RESTS)], True),
+        ("conversation_entities__rows", [4_400.0 * nth for nth in range(RESTS)], False),
+        ("conversation_prompts__rows", [float(nth) for nth in range(RESTS)], False),
         ("database__bytes", [3_000_000.0 * nth for nth in range(RESTS)], True),
         ("database__bytes", [9_000_000.0 * nth for nth in range(RESTS)], False),
     ],
