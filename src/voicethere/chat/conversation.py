@@ -158,9 +158,10 @@ class Conversation:
         self._store.dispatch(actions.clear_error(self._conv_id))
 
     async def changes(self) -> AsyncIterator[ChatState]:
-        """The state now, and after each change of this conversation; ends when the conversation is left.
+        """The state now, and after each change of this conversation.
 
-        Who reads slowly gets the newest state and misses those between: nothing piles up.
+        Ends when the conversation is left or its manager closed. Who reads slowly gets the newest state
+        and misses those between: nothing piles up.
         """
         changed = asyncio.Event()
         seen = self._parts(self._store.state)
@@ -187,7 +188,7 @@ class Conversation:
             self._waiting.discard(changed)
 
     def close(self) -> None:
-        """End every `changes()`. The manager calls this when the conversation is left."""
+        """End every `changes()`: the conversation is left, or its manager closed, which calls this."""
         self._closed = True
         for changed in self._waiting:
             changed.set()
@@ -201,7 +202,7 @@ class Conversation:
 
     def _require_open(self) -> None:
         if self._closed:
-            raise RuntimeError("the conversation was left: use manager.conversation() again")
+            raise RuntimeError("the conversation was left, or its manager closed: use manager.conversation()")
 
 
 def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:

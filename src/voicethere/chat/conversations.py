@@ -107,6 +107,7 @@ class ConversationManager:
             sleep=sleep,
         )
         self._used: dict[str, _Used] = {}
+        self._handles: set[Conversation] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
         self._unsubscribe = [store.subscribe(self._log_error)]
@@ -203,8 +204,11 @@ class ConversationManager:
         self._store.dispatch(actions.begin_awaiting_ai(window, conv_id))
         try:
             await self._submit(conv_id, prompt, target)
-        except ChatHttpError as error:
+        except BaseException as error:
+            # Cancelled as well: nobody may ever answer.
             self._store.dispatch(actions.clear_awaiting_ai(window))
+            if not isinstance(error, ChatHttpError):
+                raise
             kind = ChatErrorKind.RUNTIME_ERROR if error.status is None else ChatErrorKind.HTTP_ERROR
             self._store.dispatch(
                 actions.push_error(
@@ -246,16 +250,24 @@ class ConversationManager:
         """
         await self.connect(conv_id, profile=profile, registry=registry)
         conversation = Conversation(self, self._store, conv_id, conv_id if window_id is None else window_id)
+        self._handles.add(conversation)
         try:
+            self._require_open()  # it may have been closed while this connected
             self._store.dispatch(actions.set_window_conversation(conversation.window_id, conv_id))
             yield conversation
         finally:
+            self._handles.discard(conversation)
             conversation.close()
             await self.disconnect(conv_id)
 
     async def aclose(self) -> None:
-        """End everything, without any grace; return when every socket is closed (1 s at most)."""
+        """End everything, every `changes()` too, without any grace; return when every socket is closed.
+
+        That takes 1 s at most.
+        """
         self._closed = True
+        for conversation in self._handles:
+            conversation.close()
         for conv_id in tuple(self._used):
             self._end(conv_id)
         while self._closing:
