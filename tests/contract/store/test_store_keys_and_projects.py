@@ -72,6 +72,36 @@ async def test_a_client_key_is_bound_to_a_project_and_can_be_revoked(
     assert [key.revoked_at for key in await store.list_keys(org)] == [revoked_at]
 
 
+async def test_a_key_is_found_with_the_settings_of_a_project_that_its_org_has(
+    store: Store, org: str, project: Project, clock: ManualClock
+) -> None:
+    other = "ef" * 32
+    for kind, bound, token_hash in ((KeyKind.CLIENT, project.id, HASH), (KeyKind.ADMIN, None, other)):
+        await store.create_key(
+            org_id=org,
+            name="web",
+            kind=kind,
+            project_id=bound,
+            token_hash=token_hash,
+            prefix="vth_ab",
+            expires_at=iso_from_epoch(clock.now() + 60),
+        )
+    settings = ProjectSettings(allowed_origins=["https://pizza.example"])
+    await store.put_project_settings(project.id, settings)
+    key, found = await store.find_key_and_settings(HASH, None)
+    assert key is not None
+    assert (key.project_id, found) == (project.id, settings)
+    key, found = await store.find_key_and_settings(other, project.id)
+    assert key is not None
+    assert (key.kind, found) == ("org", settings)
+    for project_id in (None, "nope"):
+        key, found = await store.find_key_and_settings(other, project_id)
+        assert key is not None
+        assert found is None
+    clock.advance(60)
+    assert await store.find_key_and_settings(HASH, None) == (None, None)
+
+
 async def test_keys_that_make_no_sense_are_refused(store: Store, org: str) -> None:
     async def create(kind: KeyKind, project_id: str | None) -> object:
         return await store.create_key(

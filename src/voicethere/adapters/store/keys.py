@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, Row, select, update
 
 from voicethere.adapters.store import columns
-from voicethere.adapters.store.projects import require_project
+from voicethere.adapters.store.projects import get_settings, require_project
 from voicethere.adapters.store.records import KeyRecord, StoreConflict
-from voicethere.adapters.store.tables import api_keys, orgs
+from voicethere.adapters.store.tables import api_keys, orgs, projects
 from voicethere.wire.control_plane import ApiKey, KeyKind
+from voicethere.wire.settings import ProjectSettings
 
 DEFAULT_ORG_SLUG = "default"
 
@@ -106,6 +107,24 @@ def find_key(connection: Connection, now_ms: int, token_hash: str) -> KeyRecord 
     if row is None:
         return None
     return KeyRecord(id=row.id, kind=_KINDS[KeyKind(row.kind)], org_id=row.org_id, project_id=row.project_id)
+
+
+def find_key_and_settings(
+    connection: Connection, now_ms: int, token_hash: str, project_id: str | None
+) -> tuple[KeyRecord | None, ProjectSettings | None]:
+    """The live key with this hash, and the settings of this project (of its own, without one) where its org
+    has it."""
+    key = find_key(connection, now_ms, token_hash)
+    if key is None:
+        return None, None
+    named = key.project_id if project_id is None else project_id
+    if named is None:
+        return key, None
+    try:
+        column = projects.c.project_settings
+        return key, get_settings(connection, named, column, ProjectSettings, org_id=key.org_id)
+    except LookupError:
+        return key, None
 
 
 def _key(row: Row[tuple[object, ...]]) -> ApiKey:

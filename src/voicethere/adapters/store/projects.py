@@ -66,14 +66,22 @@ def delete_project(connection: Connection, project_id: str, *, org_id: str) -> b
 
 
 def get_settings(
-    connection: Connection, project_id: str, column: Column[str], kind: type[Settings]
+    connection: Connection,
+    project_id: str,
+    column: Column[str],
+    kind: type[Settings],
+    *,
+    org_id: str | None = None,
 ) -> Settings:
     """The settings in one of the project's columns, or their defaults where none were put.
 
     Raises:
-        LookupError: there is no such project.
+        LookupError: there is no such project (of this org).
     """
-    row = connection.execute(select(column).where(projects.c.id == project_id)).first()
+    query = select(column).where(projects.c.id == project_id)
+    if org_id is not None:
+        query = query.where(projects.c.org_id == org_id)
+    row = connection.execute(query).first()
     if row is None:
         raise LookupError(f"there is no project {project_id!r}")
     return kind() if row[0] is None else msgspec.json.decode(row[0], type=kind)

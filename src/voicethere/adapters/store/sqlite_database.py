@@ -221,7 +221,7 @@ def _sqlite_engine(url: URL, busy_seconds: float, *, read_only: bool) -> Engine:
 
     def begin(connection: Connection) -> None:
         # A transaction that will write asks for the lock at once: upgrading later can deadlock.
-        # The driver's own connection: SQLAlchemy takes as long to pass a statement on as SQLite for all of it.
+        # On the driver's own connection: SQLAlchemy takes longer to pass a statement on than SQLite for it.
         driver = connection.connection.driver_connection
         assert driver is not None
         driver.execute("BEGIN" if read_only else "BEGIN IMMEDIATE")

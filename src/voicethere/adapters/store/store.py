@@ -169,6 +169,15 @@ class Store:
         """A live key by the SHA-256 (hex) of its token."""
         return await self._database.read(lambda c: keys.find_key(c, self._now(), token_hash))
 
+    async def find_key_and_settings(
+        self, token_hash: str, project_id: str | None
+    ) -> tuple[KeyRecord | None, ProjectSettings | None]:
+        """A live key, and the settings of this project (of its own, without one); these are None where its
+        org has no such project."""
+        return await self._database.read(
+            lambda c: keys.find_key_and_settings(c, self._now(), token_hash, project_id)
+        )
+
     # -- projects
     async def create_project(self, *, org_id: str, name: str, slug: str) -> Project:
         """Raises StoreConflict where the org has this slug already."""

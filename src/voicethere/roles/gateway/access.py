@@ -121,23 +121,21 @@ class Access:
         Raises:
             HttpProblem, StoreUnavailable: see `admit`.
         """
-        key = await self._store.find_key(credentials.in_path or credentials.bearer or "")
+        in_path = credentials.in_path is not None
+        key, settings = await self._store.find_key_and_settings(
+            credentials.in_path or credentials.bearer or "", None if in_path else credentials.base
+        )
         if key is None:
             raise HttpProblem(
                 401, HttpErrorCode.UNAUTHORIZED, "The key is unknown, expired or revoked.", headers=_CHALLENGE
             )
-        project_id = credentials.base
-        if credentials.in_path is not None:
-            if key.kind != "client" or key.project_id is None:
-                raise forbidden(
-                    "Only client keys may be in a path: send this one in Authorization, to /c/{project id}."
-                )
-            project_id = key.project_id
-        if key.project_id not in (None, project_id):
+        if in_path and (key.kind != "client" or key.project_id is None):
+            raise forbidden(
+                "Only client keys may be in a path: send this one in Authorization, to /c/{project id}."
+            )
+        project_id = key.project_id if in_path else credentials.base
+        if project_id is None or settings is None or key.project_id not in (None, project_id):
             raise not_found("project")
-        if await self._store.get_project(project_id, org_id=key.org_id) is None:
-            raise not_found("project")
-        settings = await self._store.get_project_settings(project_id)
         origin = credentials.origin
         if origin is not None and settings.allowed_origins and origin not in settings.allowed_origins:
             raise forbidden("Pages of this origin may not use this project: add it to its `allowed_origins`.")
