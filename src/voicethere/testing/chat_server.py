@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 from websockets.frames import Frame
 from websockets.http11 import Request
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 _WAIT_SECONDS = 10.0
@@ -82,6 +83,11 @@ class ScriptedSocket(Wire):
     def conv_id(self) -> str:
         """The conversation's id."""
         return self.query.get("conv_id", "")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can be sent: neither end has said goodbye, and the connection is there."""
+        return self._protocol.state is State.OPEN and not self.closed.is_set()
 
     def send(self, frame: Any) -> None:
         """Send a frame: text as it is, bytes as a binary frame, anything else as JSON."""
@@ -238,7 +244,7 @@ class ScriptedChatServer:
 
     def live(self, conv_id: str) -> list[ScriptedSocket]:
         """The sockets of a conversation that are open."""
-        return [socket for socket in self.sockets if socket.conv_id == conv_id and not socket.closed.is_set()]
+        return [socket for socket in self.sockets if socket.conv_id == conv_id and socket.is_open]
 
     def snapshot(self, conv_id: str) -> dict[str, Any]:
         """What `GET {base}/api/timeline` answers."""

@@ -56,3 +56,13 @@ async def test_a_prompt_that_is_given_up_is_not_waited_for() -> None:
             await sending
         assert not conversation.is_awaiting_reply
         held.set()
+
+
+async def test_the_scripted_server_says_nothing_on_a_socket_that_says_goodbye() -> None:
+    async with rig() as chat:
+        await chat.manager.connect(CONV)
+        (socket,) = chat.server.live(CONV)
+        socket.close(1001)
+        chat.server.upsert(CONV, "m1", "message", {"role": "assistant", "content": "Hi."})
+        assert chat.server.live(CONV) == []
+        await chat.until(lambda: chat.kinds == ["ws_close/disconnect"])
