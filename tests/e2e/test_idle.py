@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.e2e.waiting import eventually
+from tests.integration.gateway.talking import ChatApi, assert_numbered, of_type, says
 from voicethere.client import BufferSink, PcmQueue, SessionErrorEnvelope, connect_session, start_session
 from voicethere.testing.platform_process import Operator, RunningPlatform
 
@@ -21,12 +22,19 @@ async def on_idle_timeout(ctx):
     send_to_client(ctx.session_id, {"type": "idle", "seconds": ctx.idle_timeout_seconds})
     await speak(ctx.session_id, "Good bye!")
 
-define_agent(on_idle_timeout=on_idle_timeout, commands=["hello"])
+async def on_data_channel_message(ctx):
+    await speak(ctx.session_id, "You are there.")
+
+define_agent(
+    on_idle_timeout=on_idle_timeout, on_data_channel_message=on_data_channel_message, commands=["hello"]
+)
 """
 
 
 async def test_an_idle_session_ends_with_its_reason(platform: RunningPlatform, operator: Operator) -> None:
-    await asyncio.gather(*(idle_away(platform, operator, mode) for mode in ("voice", "data")))
+    await asyncio.gather(
+        idle_chat(platform, operator), *(idle_away(platform, operator, mode) for mode in ("voice", "data"))
+    )
 
 
 async def idle_away(platform: RunningPlatform, operator: Operator, mode: str) -> None:
@@ -67,3 +75,33 @@ async def idle_away(platform: RunningPlatform, operator: Operator, mode: str) ->
     assert ended["end_reason"] == "idle_timeout"
     rows = await operator.errors(deployed.project_id, session_id)
     assert [row["code"] for row in rows] == ["SESSION_IDLE_TIMEOUT"]
+
+
+async def idle_chat(platform: RunningPlatform, operator: Operator) -> None:
+    """The conversation outlives its session: the next prompt begins another one, on the same socket."""
+    deployed = await operator.deploy(
+        POLITE,
+        name="idle chat",
+        mode="voice",
+        session_settings={"idle_timeout_seconds": 120, "data_only_idle_timeout_seconds": LIMIT},
+    )
+    api = ChatApi(f"{platform.base_url}/c/{deployed.client_key}")
+    try:
+        talker = await api.listen("c")
+        await api.accepted("c", "hello")
+        answered = await talker.until(says("assistant", "You are there."))
+        begun = time.monotonic()
+        await talker.until(says("assistant", "Good bye!"), patience=2 * LIMIT)
+        assert time.monotonic() - begun >= LIMIT - 1
+        told = await talker.until(of_type("session.error"))
+        assert (told["data"]["code"], told["data"]["recoverable"]) == ("SESSION_IDLE_TIMEOUT", False)
+        since = len(talker.events)
+        await api.accepted("c", "hello again")
+        again = await talker.until(says("assistant", "You are there."), since=since)
+        assert again["id"].rpartition("-")[0] != answered["id"].rpartition("-")[0]
+        assert talker.close_code is None
+        assert_numbered(talker.numbered)
+        rows = await operator.errors(deployed.project_id, told["data"]["session_id"])
+        assert [row["id"] for row in rows] == [told["id"]]
+    finally:
+        await api.aclose()

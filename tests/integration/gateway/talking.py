@@ -72,10 +72,12 @@ class Talker:
         async with self._came:
             self._came.notify_all()
 
-    async def until(self, wanted: Callable[[Event], bool], *, since: int = 0) -> Event:
+    async def until(
+        self, wanted: Callable[[Event], bool], *, since: int = 0, patience: float = PATIENCE
+    ) -> Event:
         """The first event like this, from the event number `since` on."""
         looked = since
-        async with asyncio.timeout(PATIENCE), self._came:
+        async with asyncio.timeout(patience), self._came:
             while True:
                 for event in self.events[looked:]:
                     if wanted(event):
