@@ -46,6 +46,10 @@ class ServiceNumbers(Protocol):
         """Signaling sockets that are open here."""
 
     @property
+    def ignored_signals(self) -> Mapping[str, int]:
+        """Signaling messages that were ignored here, by reason."""
+
+    @property
     def capacity(self) -> CapacityNow | None:
         """What the coordinator said last."""
 
@@ -169,6 +173,12 @@ def measure_service(metrics: Metrics, service: ServiceNumbers) -> None:
         "coordinator", "1 where this session service coordinates.", lambda: int(service.coordinates)
     )
     metrics.gauge("signaling_sockets", "Signaling sockets that are open here.", lambda: service.sockets)
+    metrics.total(
+        "signaling_ignored",
+        "Signaling messages that were ignored here.",
+        lambda: _labelled(service.ignored_signals),
+        labels=("reason",),
+    )
     metrics.gauge("runners", "Runners that are linked.", of_all("runners"))
     metrics.gauge("sessions_capacity", "Sessions that all runners can host together.", of_all("capacity"))
     metrics.gauge("sessions_free", "Sessions that could be taken now.", of_all("free"))
@@ -234,6 +244,12 @@ def measure_runner(metrics: Metrics, look: Callable[[], RunnerGauges]) -> None:
     metrics.total("runner_errors", "Errors recorded.", lambda: _labelled(look().errors), labels=("code",))
     metrics.total(
         "runner_refused", "Assignments refused.", lambda: _labelled(look().refused), labels=("failure_code",)
+    )
+    metrics.total(
+        "runner_signaling_ignored",
+        "Signaling messages of clients that came to nothing.",
+        lambda: _labelled(look().ignored_signals),
+        labels=("reason",),
     )
 
 

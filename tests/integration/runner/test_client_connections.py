@@ -10,10 +10,10 @@ import msgspec
 
 from voicethere.adapters.rtc.client_peer import ClientPeer
 from voicethere.adapters.rtc.events import ControlClosed, ControlReceived, PeerEvent
-from voicethere.roles.runner.connections import ClientConnections, ConnectionEvents
+from voicethere.roles.runner.connections import MAX_WAITING_SIGNALS, ClientConnections, ConnectionEvents
 from voicethere.roles.runner.settings import RunnerSettings
 from voicethere.testing.scripted_server import cut_wires
-from voicethere.wire.signaling import RUNNER_PEER_ID, Description, SessionDescription
+from voicethere.wire.signaling import RUNNER_PEER_ID, Description, PeerLeft, SessionDescription
 from voicethere.wire.tagged import encode_text
 
 SETTINGS = RunnerSettings(runner_id="r", reoffer_seconds=0.05, quiet_seconds=0.1, answer_seconds=0.2)
@@ -26,6 +26,7 @@ class Session:
     def __init__(self, *, audio: bool = False) -> None:
         self.happened: list[str] = []
         self.heard: list[str | bytes] = []
+        self.ignored: list[str] = []
         self.offers: list[str] = []
         self.peers: list[ClientPeer] = []
         self.at_client: list[tuple[int, PeerEvent]] = []
@@ -47,8 +48,13 @@ class Session:
                 sync=lambda data: None,
                 audio=lambda pcm: None,
                 audio_problem=lambda problem: None,
+                ignored=self._ignored,
             ),
         )
+
+    def _ignored(self, reason: str) -> None:
+        self.ignored.append(reason)
+        self._news.set()
 
     def _note(self, what: str) -> None:
         self.happened.append(what)
@@ -176,3 +182,24 @@ async def test_a_peer_that_leaves_before_it_is_offered_again_is_offered_nothing(
         room.runner.left(ME)
         await asyncio.sleep(3 * SETTINGS.reoffer_seconds)
         assert room.offers == [ME]
+
+
+async def test_every_signal_that_comes_to_nothing_is_counted_with_its_reason() -> None:
+    async with session() as room:
+        room.runner.signalled("client-nobody", "{}")
+        assert room.ignored == ["no_connection"]
+        bad_answer = Description(
+            type="answer",
+            room="room",
+            peer_id=ME,
+            target_peer_id=RUNNER_PEER_ID,
+            sdp=SessionDescription(type="answer", sdp="v=0"),
+        )
+        for text in ("junk", encode_text(PeerLeft(peer_id=ME)), encode_text(bad_answer)):
+            room.runner.signalled(ME, text)
+        await room.until(lambda: len(room.ignored) == 4)
+        assert room.ignored[1:] == ["malformed", "not_for_the_runner", "not_usable"]
+        for _ in range(MAX_WAITING_SIGNALS + 2):
+            room.runner.signalled(ME, "junk")
+        assert room.ignored[4:] == ["too_many", "too_many"]
+        assert room.happened == ["opened"]

@@ -44,7 +44,6 @@ class MemoryConnection(OverControlChannel):
         self.events = events
         self.sent: list[tuple[float, dict[str, Any]]] = []
         self.max_message_size = 65_536
-        self.ignored_signals = 0
         self.track: SpeechTrack | None = SpeechTrack() if audio else None
         self.audible = 0
         """Packets that are no silence."""

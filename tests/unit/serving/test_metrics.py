@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -107,6 +108,7 @@ async def test_a_name_is_taken_once() -> None:
 class Service:
     coordinates = True
     sockets = 4
+    ignored_signals: Mapping[str, int] = {"malformed": 3}
     capacity: CapacityNow | None = None
 
 
@@ -115,6 +117,7 @@ async def test_a_session_service_tells_what_the_coordinator_said() -> None:
     ops_metrics.measure_service(metrics, service)
     found = await samples(metrics)
     assert (found["coordinator",], found["signaling_sockets",]) == (1, 4)
+    assert found["signaling_ignored_total", "malformed"] == 3
     assert ("runners",) not in found
     service.capacity = CapacityNow(runners=3, capacity=30, free=2, waiting=5, mean_session_seconds=90.0)
     found = await samples(metrics)
@@ -152,6 +155,7 @@ async def test_a_runner_tells_its_numbers() -> None:
         errors={"AGENT_HANDLER_FAILED": 7},
         queue_put_failures=0,
         refused={"CAPACITY_EXCEEDED": 2},
+        ignored_signals={"too_many": 4},
     )
     ops_metrics.measure_runner(metrics, lambda: gauges)
     found = await samples(metrics)
@@ -159,6 +163,7 @@ async def test_a_runner_tells_its_numbers() -> None:
     assert found["runner_draining",] == 1
     assert found["runner_errors_total", "AGENT_HANDLER_FAILED"] == 7
     assert found["runner_refused_total", "CAPACITY_EXCEEDED"] == 2
+    assert found["runner_signaling_ignored_total", "too_many"] == 4
 
 
 async def test_sessions_are_counted_by_status() -> None:
@@ -182,4 +187,4 @@ async def test_no_label_is_called_after_something_that_has_ids() -> None:
         for group in re.findall(r"^voicethere_\w+\{([^}]*)\}", text, re.M)
         for label in re.findall(r"(\w+)=", group)
     }
-    assert labels <= {"version", "role", "method", "route", "status", "le"}
+    assert labels <= {"version", "role", "method", "route", "status", "le", "reason"}

@@ -58,7 +58,8 @@ class ConnectionEvents(msgspec.Struct, frozen=True, kw_only=True):
     """What the connections call, on the event loop.
 
     `opened`: voice-control is open (again). `lost`: there is none any more, or none could be made.
-    `broken`: the runner could not even make an offer.
+    `broken`: the runner could not even make an offer. `ignored`: a client's signal came to nothing, for this
+    reason (one of a few words).
     """
 
     opened: Callable[[], None]
@@ -68,6 +69,7 @@ class ConnectionEvents(msgspec.Struct, frozen=True, kw_only=True):
     sync: Callable[[bytes], None]
     audio: Callable[[bytes], None]
     audio_problem: Callable[[str], None]
+    ignored: Callable[[str], None]
 
 
 class _Leg:
@@ -106,7 +108,6 @@ class ClientConnections(OverControlChannel):
         self._replaced: set[_Leg] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = asyncio.Event()
-        self.ignored_signals = 0
 
     # -- the room
 
@@ -128,12 +129,12 @@ class ClientConnections(OverControlChannel):
         """A signaling message from a peer of the room."""
         leg = self._legs.get(peer_id)
         if leg is None:
-            self.ignored_signals += 1
+            self._events.ignored("no_connection")
             return
         try:
             leg.signals.put_nowait(text)
         except asyncio.QueueFull:
-            self.ignored_signals += 1
+            self._events.ignored("too_many")
 
     # -- sending
 
@@ -245,11 +246,11 @@ class ClientConnections(OverControlChannel):
             elif isinstance(message, IceCandidate):
                 await leg.peer.add_candidate(message.candidate)
             else:
-                self.ignored_signals += 1
+                self._events.ignored("not_for_the_runner")
         except UndecodableMessage:
-            self.ignored_signals += 1
+            self._events.ignored("malformed")
         except Exception as error:
-            self.ignored_signals += 1
+            self._events.ignored("not_usable")
             _log.info("signal_ignored", session_id=self._session_id, problem=str(error)[:200])
 
     def _peer_event(self, leg: _Leg, event: PeerEvent) -> None:

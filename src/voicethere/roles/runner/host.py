@@ -145,6 +145,7 @@ class SessionHost:
                 sync=lambda data: requests.binary(data, "sync"),
                 audio=self._hear,
                 audio_problem=lambda problem: self._speech_event(SpeechEventType.ERROR, None, problem),
+                ignored=self._parts.counts.signal_ignored,
             ),
         )
 

@@ -154,6 +154,7 @@ class Runner:
             errors={code.value: count for code, count in self._counts.errors.items()},
             queue_put_failures=self._counts.queue_put_failures,
             refused={code.value: count for code, count in self._refused.items()},
+            ignored_signals=dict(self._counts.ignored_signals),
         )
 
     # ------------------------------------------------------------------ its life

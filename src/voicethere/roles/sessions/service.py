@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -162,6 +162,11 @@ class SessionService:
     def sockets(self) -> int:
         """How many signaling sockets are open here."""
         return sum(len(room.sockets) for room in self._rooms)
+
+    @property
+    def ignored_signals(self) -> Mapping[str, int]:
+        """How many signaling messages were ignored here, by reason."""
+        return self.gateway.ignored
 
     @property
     def capacity(self) -> CapacityNow | None:
