@@ -30,11 +30,9 @@ from voicethere.cli.demo.scenarios import (
     text_turn_raises,
 )
 from voicethere.cli.ears import DidNotHappen
+from voicethere.cli.starting import starting
 from voicethere.testing.distributed import distributed_platform
 from voicethere.testing.platform_process import Operator, PlatformFailed, RunningPlatform, fresh_platform
-from voicethere.testing.postgres_server import PostgresMissing
-from voicethere.testing.redis_server import RedisNotStarted
-from voicethere.testing.role_process import RoleFailed
 
 _SVG_WIDTH = 118
 # Without the web font of rich's own format: a picture in a repository loads nothing from elsewhere.
@@ -100,14 +98,11 @@ class _Doors(msgspec.Struct, frozen=True):
 async def _platform(engines: str) -> AsyncIterator[_Doors]:
     """A fresh one."""
     if engines == "embedded":
-        async with fresh_platform() as platform:
+        async with starting(fresh_platform()) as platform:
             yield _Doors(platform, platform, platform)
-        return
-    try:
-        async with distributed_platform(gateways=1) as roles:
+    else:
+        async with starting(distributed_platform(gateways=1)) as roles:
             yield _Doors(roles.session_service, roles.chat_gateway, roles.control_plane)
-    except (PostgresMissing, RedisNotStarted, RoleFailed) as problem:
-        raise PlatformFailed(str(problem)) from problem
 
 
 async def _run(console: Console, phrase: str, engines: str) -> DemoResult:

@@ -16,8 +16,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from voicethere.adapters.speech.espeak import EspeakSynthesizer
+from voicethere.cli.failure import Failure
 from voicethere.cli.faults.expected import Expected
 from voicethere.cli.faults.matrix import Case, Engines, Matrix, chosen
+from voicethere.testing.platform_process import PlatformFailed
 
 _PIPED_WIDTH = 160
 
@@ -60,7 +62,10 @@ def faults(names: tuple[str, ...], repeat: int, engines: Engines, as_json: bool,
         sign = "[green]✓[/]" if not wrong else "[red]✗[/]"
         console.print(f"{sign} {done}/{total} {name} ({mode})" + escape("".join(f"\n    {w}" for w in wrong)))
 
-    cases = asyncio.run(_run(cells, repeat, engines, progress))
+    try:
+        cases = asyncio.run(_run(cells, repeat, engines, progress))
+    except PlatformFailed as problem:
+        raise Failure(str(problem)) from problem
     explained = sum(case.explained for case in cases)
     if as_json:
         body = {"ok": explained == len(cases), "explained": explained, "of": len(cases), "cases": cases}

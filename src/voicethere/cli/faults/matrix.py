@@ -20,6 +20,7 @@ from voicethere.cli.faults.agent_faults import BY_GO, BY_SPEECH, BY_STARTING, BY
 from voicethere.cli.faults.expected import Expected, expectations
 from voicethere.cli.faults.lab import RUNNER_SETTINGS, Bystander, Lab, Trial
 from voicethere.cli.faults.observed import Observed, differences
+from voicethere.cli.starting import starting
 from voicethere.core.ports import Synthesizer
 from voicethere.testing.distributed import Distributed, distributed_platform
 from voicethere.testing.platform_process import Operator, PlatformFailed, fresh_platform
@@ -135,7 +136,11 @@ class Matrix:
         self._platforms = asyncio.Semaphore(PLATFORMS_AT_ONCE)
 
     async def run(self, cells: Iterable[Cell]) -> list[Case]:
-        """What came of each cell, in the given order."""
+        """What came of each cell, in the given order.
+
+        Raises:
+            PlatformFailed: a platform for them did not start.
+        """
         cells = list(cells)
         observed: dict[tuple[str, str], list[Observed]] = {(name, mode): [] for name, mode, _ in cells}
         shared = [cell for cell in cells if INJECTIONS[cell[0]].platform == "shared"]
@@ -189,21 +194,27 @@ class Matrix:
                 # One runner where something is done to the runner of the session: then it is that one.
                 runners = {"shared": 2, "without runner": 0}.get(platform, 1)
                 roles = await stack.enter_async_context(
-                    distributed_platform(
-                        runners=runners,
-                        settings={"capacity": 256, "runner_settings": RUNNER_SETTINGS},
+                    starting(
+                        distributed_platform(
+                            runners=runners,
+                            settings={"capacity": 256, "runner_settings": RUNNER_SETTINGS},
+                        )
                     )
                 )
                 running, control = roles.session_service, roles.control_plane
             elif platform in ("shared", "alone"):
                 options = [f"--runner-set={setting}" for setting in settings]
-                running = await stack.enter_async_context(fresh_platform([*options, "--capacity=256"]))
+                running = await stack.enter_async_context(
+                    starting(fresh_platform([*options, "--capacity=256"]))
+                )
                 control = running
             else:
                 roles = await stack.enter_async_context(
-                    roles_apart(
-                        with_runner=platform == "apart",
-                        runner_options=[f"--set={setting}" for setting in settings],
+                    starting(
+                        roles_apart(
+                            with_runner=platform == "apart",
+                            runner_options=[f"--set={setting}" for setting in settings],
+                        )
                     )
                 )
                 running, control = roles.session_service, roles.control_plane
