@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
+from websockets.frames import Frame, Opcode
 
 from tests.integration.chat.certificates import self_signed
 from tests.integration.chat.chatting import CONV, delta, rig, upsert
@@ -262,6 +264,8 @@ async def test_frames_of_an_abandoned_socket_change_nothing() -> None:
         await chat.until(lambda: chat.texts)
         await chat.manager.connect(CONV, profile="b")
         chat.store.dispatch(actions.clear_conversation(CONV))
+        late = json.dumps(upsert("late", "late", 501)).encode()
+        old.write(Frame(Opcode.TEXT, late).serialize(mask=False))
         await chat.server.until(lambda: old.closed.is_set())
         assert (chat.texts, chat.status, chat.errors) == ([], "connected", ())
 
