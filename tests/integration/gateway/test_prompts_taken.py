@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import msgspec
 import pytest
 
 from tests.e2e.waiting import eventually_true
-from tests.integration.gateway.conftest import World
+from tests.integration.gateway.conftest import SETTINGS, World
 from tests.integration.gateway.talking import ChatApi, assert_numbered, of_type, says, upsert
+from voicethere.adapters.store.records import PendingPrompt
+from voicethere.adapters.store.store import Store
 from voicethere.core.conversation import MAX_PROMPT_SESSIONS
 from voicethere.wire.control_channel import EndReason
 from voicethere.wire.relay import ChatClosed, ChatMessage
+from voicethere.wire.session_api import ProvisioningStatus
 
 CLOSED = ChatClosed(end_reason=EndReason.AGENT_DISCONNECTED)
 
@@ -70,3 +76,30 @@ async def test_a_prompt_that_session_after_session_does_not_take_is_an_error(
     await talker.until(says("assistant", "Yes."))
     assert len(world.chats.sessions) == MAX_PROMPT_SESSIONS + 1
     assert_numbered(talker.numbered)
+
+
+async def test_conversations_that_stand_in_the_line_are_looked_at_ever_less_often(world: World) -> None:
+    """However many wait, they must not keep the database from those that talk; news come all the same."""
+    looks: list[str] = []
+
+    class Watched(Store):
+        async def pending_prompts(self, project_id: str, conv_id: str) -> list[PendingPrompt]:
+            looks.append(conv_id)
+            return await super().pending_prompts(project_id, conv_id)
+
+    world.chats.hosts = False
+    store = await Watched.open(f"sqlite:///{world.folder}/voicethere.db")
+    quick = msgspec.structs.replace(SETTINGS, look_seconds=0.01, orphan_seconds=600.0)
+    api = world.client(await world.gateway(quick, store=store))
+    await api.accepted("c", "hello")
+    await eventually_true("a session begins", lambda: bool(world.chats.sessions))
+    (session_id,) = world.chats.sessions
+    await store.update_session(session_id, status=ProvisioningStatus.WAITING)
+    before = len(looks)
+    await eventually_true("it is looked a few times", lambda: len(looks) >= before + 6)
+    begun = asyncio.get_running_loop().time()
+    await eventually_true("it is looked again", lambda: len(looks) >= before + 10)
+    assert asyncio.get_running_loop().time() - begun >= 4 * 0.1, "sixteen times more seldom, or nearly so"
+    await world.chats.make_ready(session_id)
+    assert await world.chats.prompted("hello") == session_id
+    await store.aclose()

@@ -30,6 +30,7 @@ from voicethere.wire.session_api import ProvisioningStatus
 __all__ = ["Prompts", "TooManyPrompts"]
 
 _SEEN_EVERY_SECONDS = 30.0
+_MOST_PATIENCE = 16
 
 _log = structlog.get_logger(__name__)
 
@@ -41,6 +42,8 @@ class _Care:
         self.customer_context = customer_context
         self.changed = asyncio.Event()
         self.seen_at: float | None = None
+        self.patience = 1
+        """How many times longer than usual it is not looked, while its session waits in the line."""
         self.said_at: dict[tuple[str, int], float] = {}
         """When each prompt was last said to its session."""
 
@@ -165,21 +168,22 @@ class Prompts:
         try:
             while True:
                 care.changed.clear()
+                seconds: float | None = self._settings.look_seconds
                 try:
-                    waiting = await self._step(key, care, sessions)
+                    seconds = await self._step(key, care, sessions)
                 except StoreUnavailable as problem:
-                    waiting = True
                     _log.warning(
                         "prompts_wait_for_the_database",
                         project_id=key[0],
                         conversation_id=key[1],
                         reason=str(problem),
                     )
-                if not waiting and not care.changed.is_set():
+                if seconds is None and not care.changed.is_set():
                     return
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._settings.look_seconds):
+                    async with asyncio.timeout(seconds):
                         await care.changed.wait()
+                        care.patience = 1
         except LookupError:
             _log.info("conversation_gone", project_id=key[0], conversation_id=key[1])
         finally:
@@ -187,21 +191,23 @@ class Prompts:
             for session_id in sessions:
                 self._keys.pop(session_id, None)
 
-    async def _step(self, key: Key, care: _Care, sessions: set[str]) -> bool:
-        """Whether prompts wait, after what could be done about them."""
+    async def _step(self, key: Key, care: _Care, sessions: set[str]) -> float | None:
+        """Do what can be done about the prompts that wait; after how many seconds to look again if there are
+        no news, None where no prompt waits."""
+        soon = self._settings.look_seconds
         pending = await self._store.pending_prompts(*key)
         if not pending:
-            return False
+            return None
         session_id = pending[0].session_id
         if session_id is None:
             if any(prompt.attempts >= MAX_PROMPT_SESSIONS for prompt in pending):
                 if (told := await give_up_prompts(self._store, self._clock, key)) is not None:
                     self._stored([told])
                 care.changed.set()
-                return True
+                return soon
             begun = await self._begin(key, care)
             if begun is None:
-                return True
+                return soon
             session_id = begun
         self._keys[session_id] = key
         sessions.add(session_id)
@@ -214,7 +220,10 @@ class Prompts:
             await self._say(session.runner_id, session_id, pending, care)
         elif session.status is ProvisioningStatus.WAITING:
             await self._keep_its_place(session_id, care)
-        return True
+            # There may be very many of them, and news come when it is their turn.
+            care.patience = min(2 * care.patience, _MOST_PATIENCE)
+            return soon * care.patience
+        return soon
 
     async def _begin(self, key: Key, care: _Care) -> str | None:
         """The conversation's session, begun by this; None where somebody else was first."""
