@@ -93,7 +93,7 @@ async def test_a_page_chats(page: Page, origin: str, base_url: str, platform: Ru
     assert await transcript(page) == [("user", "count 30"), ("assistant", COUNTED)]
     events = await page.evaluate("() => chat.events")
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-    assert [event["type"] for event in events][:3] == ["timeline.upsert", "llm.start", "timeline.upsert"]
+    assert [event["type"] for event in events][:3] == ["timeline.upsert", "llm.start", "llm.delta"]
     assert sum(event["type"] == "llm.delta" for event in events) > 1, "it grew as it was written"
     assert await page.evaluate("() => chat.streams.size") == 0
 

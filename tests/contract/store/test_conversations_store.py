@@ -361,12 +361,12 @@ async def test_a_streamed_reply_grows_versions_and_seq_without_a_gap(store: Stor
         ChatStreamEnd(speech_id="s1-1", text="Hello", complete=True),
     )
     numbers = [(a.first_version, a.first_seq, a.version) for a in applied if isinstance(a, Applied)]
-    assert numbers == [(2, 2, 2), (3, 4, 3), (4, 6, 4), (5, 8, 5)]
+    assert numbers == [(2, 2, 1), (2, 3, 2), (3, 5, 3), (4, 7, 4)]
     found = await store.timeline(project.id, "c1")
-    assert (found.version, [e.id for e in found.entities]) == (5, ["user-Hello", "s1-1"])
+    assert (found.version, [e.id for e in found.entities]) == (4, ["user-Hello", "s1-1"])
     reply = found.entities[1]
     assert reply.props == {"role": "assistant", "content": "Hello", "streaming": False}
-    assert (reply.version, reply.author) == (5, Author.AGENT)
+    assert (reply.version, reply.author) == (4, Author.AGENT)
 
 
 @pytest.mark.usefixtures("chat")

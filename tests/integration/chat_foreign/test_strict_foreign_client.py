@@ -151,7 +151,7 @@ async def test_a_socket_that_comes_within_a_reply(client: StrictClient, conv_id:
         await socket.aclose()
 
 
-@pytest.mark.states("sem-chat/plain-errors")
+@pytest.mark.states("sem-chat/errors/plain", "sem-chat/errors/code")
 async def test_what_is_refused_is_refused_in_words(client: StrictClient, conv_id: str) -> None:
     """sem-chat: "error bodies are plain text for people (the code goes into an `x-error-code` header)"."""
     prompts: list[tuple[Any, int]] = [

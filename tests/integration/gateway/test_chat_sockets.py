@@ -80,7 +80,7 @@ async def test_a_reply_is_sent_as_it_is_made(world: World, api: ChatApi) -> None
     ]
     assert {event["id"] for event in live[1:]} == {name}
     shown = [found["props"]["content"] for event in live if (found := upsert(event))]
-    assert shown == ["hello", "", "One. ", "One. Two.", "One. Two."]
+    assert shown == ["hello", "One. ", "One. Two.", "One. Two."]
 
 
 @pytest.mark.states("sem-chat/text/echo-first", "sem-chat/gateway/sockets", "sem-chat/gateway/seq")

@@ -128,24 +128,45 @@ def test_a_streamed_reply_has_one_id_and_all_of_its_text_each_time() -> None:
     events += kept.send(ChatStreamText(speech_id="r", delta="y", cumulative="Hey"), NOW + 200)
     events += kept.send(ChatStreamEnd(speech_id="r", text="Hey", complete=True), NOW + 350)
     assert {event["id"] for event in events} == {"r"}
-    assert [event["type"] for event in events[::2]] == ["llm.start", "llm.delta", "llm.delta", "llm.final"]
-    assert [event["data"] for event in events[::2]] == [
+    steps = [event for event in events if event["type"] != "timeline.upsert"]
+    assert [event["type"] for event in steps] == ["llm.start", "llm.delta", "llm.delta", "llm.final"]
+    assert [event["data"] for event in steps] == [
         {"id": "r", "role": "assistant"},
         {"id": "r", "delta": "He", "cumulative": "He"},
         {"id": "r", "delta": "y", "cumulative": "Hey"},
         {"id": "r", "text": "Hey"},
     ]
-    assert [event.get("metadata") for event in events[::2]] == [None, None, None, {"durationMs": 350}]
-    upserts = [event["data"]["entity"] for event in events[1::2]]
+    assert [event.get("metadata") for event in steps] == [None, None, None, {"durationMs": 250}]
+    # The message arrives with its first text.
+    upserts = [event["data"]["entity"] for event in events[2::2]]
     assert [(e["props"]["content"], e["props"]["streaming"]) for e in upserts] == [
-        ("", True),
         ("He", True),
         ("Hey", True),
         ("Hey", False),
     ]
-    assert {e["createdAtMs"] for e in upserts} == {NOW}
-    assert [event["seq"] for event in events] == list(range(21, 29))
+    assert {e["createdAtMs"] for e in upserts} == {NOW + 100}
+    assert [event["seq"] for event in events] == list(range(21, 28))
     assert kept.state.streams == ()
+
+
+@pytest.mark.states("sem-chat/text/without-text", "sem-chat/version/order")
+def test_a_reply_takes_its_place_with_its_first_text() -> None:
+    """A client does not show it before: whoever reloads must not find it elsewhere, nor an empty one."""
+    kept = Kept()
+    kept.send(ChatStreamStart(speech_id="r"))
+    kept.send(ChatStreamText(speech_id="r", delta=" \n", cumulative=" \n"))
+    assert [stream.id for stream in kept.state.streams] == ["r"]
+    kept.send(ChatMessage(speech_id="m", text="Meanwhile"))
+    kept.send(ChatStreamText(speech_id="r", delta="Hi", cumulative=" \nHi"))
+    kept.send(ChatStreamStart(speech_id="silent"))
+    events = kept.send(ChatStreamEnd(speech_id="silent", text="", complete=False))
+    assert [(event["type"], event["data"]) for event in events] == [
+        ("llm.final", {"id": "silent", "text": ""})
+    ]
+    assert kept.send(ChatMessage(speech_id="blank", text=" ")) == []
+    positions = {entity.id: entity.position for entity in kept.entities.values()}
+    assert sorted(positions, key=lambda name: positions[name]) == ["m", "r"]
+    assert [stream.id for stream in kept.state.streams] == ["r"]
 
 
 @pytest.mark.states(

@@ -18,6 +18,7 @@ from voicethere.core.conversation.values import (
     EntityChange,
     FrameDraft,
     SessionEnd,
+    StreamStep,
 )
 from voicethere.errors.bounds import cut_end
 from voicethere.errors.codes import SessionErrorCode
@@ -49,6 +50,8 @@ def compose(body: ChatBody, now_ms: int) -> Composed:
     """
     match body:
         case ChatMessage(speech_id=speech_id, text=text):
+            if not text.strip():
+                return Composed(at_ms=now_ms)
             entity = _message(speech_id, _ROLE, text, now_ms, streaming=False)
             return Composed(at_ms=now_ms, entities=(entity,), frames=(_upsert(entity, 0),))
         case ChatStreamStart(speech_id=speech_id):
@@ -121,7 +124,15 @@ def _end_by(code: str) -> SessionEnd:
 
 
 def _spoken(event: SemEvent, text: str, now_ms: int, *, streaming: bool) -> Composed:
-    """A step of a streamed reply: its `llm.*` frame, then the message as it is now."""
+    """A step of a streamed reply: its `llm.*` frame, then the message as it is now.
+
+    sem-chat: "A message upsert without text is not shown", but "A snapshot is taken as it is" and "First
+    arrival fixes the order". So the message comes with its first text: who was there and who reloads see the
+    same, in the same order.
+    """
+    if not text.strip():
+        step = StreamStep(id=event.id, opens=streaming)
+        return Composed(at_ms=now_ms, frames=(FrameDraft(event=event),), streams=(step,))
     entity = _message(event.id, _ROLE, text, now_ms, streaming=streaming)
     frames = (FrameDraft(event=event, entity=0, timed=not streaming), _upsert(entity, 0))
     return Composed(at_ms=now_ms, entities=(entity,), frames=frames)
