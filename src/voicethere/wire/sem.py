@@ -16,6 +16,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from voicethere.errors.records import SessionErrorEnvelope
+from voicethere.wire.characters import with_whole_characters
 
 _Message = TypeVar("_Message", bound=msgspec.Struct)
 _INT64_MAX = 2**63 - 1
@@ -210,8 +211,9 @@ _loose_snapshot_decoder = msgspec.json.Decoder(_LooseSnapshot)
 def decode_frame(text: str | bytes) -> SemEvent | None:
     """The event of one frame, or None for JSON that is no SEM frame (a reader ignores it).
 
-    Bad `metadata` is left out. A known type whose `data` is missing is read as if it were empty. As in proto3
-    JSON, a field that is null is one that was not given (inside `props` null has a meaning of its own).
+    Bad `metadata` is left out, half a character is U+FFFD. A known type whose `data` is missing is read as if
+    it were empty. As in proto3 JSON, a field that is null is one that was not given (inside `props` null has a
+    meaning of its own).
 
     Raises:
         UndecodableSem: the text is not JSON, or the data of a known type does not have its shape.
@@ -237,6 +239,7 @@ def decode_frame(text: str | bytes) -> SemEvent | None:
 
 
 def _read_in_parts(text: str | bytes) -> SemEvent | None:
+    text = with_whole_characters(text)
     try:
         frame = _frame_decoder.decode(text)
     except msgspec.ValidationError:
@@ -266,8 +269,11 @@ def decode_snapshot(body: str | bytes) -> SnapshotReading:
     try:
         snapshot = _snapshot_decoder.decode(body)
     except msgspec.ValidationError:
-        return _without_bad_entities(body)
+        return _without_bad_entities(with_whole_characters(body))
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        mended = with_whole_characters(body)
+        if mended is not body:
+            return decode_snapshot(mended)
         raise UndecodableSem(f"the snapshot is not JSON: {_words(error)}") from error
     if not (snapshot.entities or snapshot.conv_id) or any(map(_numbers_problem, snapshot.entities)):
         return _without_bad_entities(body)
