@@ -212,8 +212,7 @@ def decode_frame(text: str | bytes) -> SemEvent | None:
     """The event of one frame, or None for JSON that is no SEM frame (a reader ignores it).
 
     Bad `metadata` is left out, half a character is U+FFFD. A known type whose `data` is missing is read as if
-    it were empty. As in proto3 JSON, a field that is null is one that was not given (inside `props` null has a
-    meaning of its own).
+    it were empty. As in proto3 JSON, a field that is null is one that was not given (in `props` it stays).
 
     Raises:
         UndecodableSem: the text is not JSON, or the data of a known type does not have its shape.
