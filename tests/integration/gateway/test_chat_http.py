@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -10,8 +11,10 @@ import pytest
 from tests.e2e.waiting import eventually
 from tests.integration.gateway.conftest import SERVICE_TOKEN, SETTINGS, Served, World
 from tests.integration.gateway.talking import ChatApi, says
+from voicethere.adapters.store.records import Timeline
 from voicethere.adapters.store.store import Store, StoreUnavailable
 from voicethere.core.conversation import MAX_PENDING_PROMPTS, MAX_PROMPT_CHARS
+from voicethere.roles.gateway.gateway import SNAPSHOTS_AT_ONCE
 from voicethere.wire.control_plane import KeyKind
 from voicethere.wire.relay import ChatMessage
 from voicethere.wire.settings import ProjectSettings
@@ -309,4 +312,30 @@ async def test_a_database_that_is_away_accepts_nothing(world: World) -> None:
         "hello",
         "Still here.",
     ]
+    await store.aclose()
+
+
+async def test_however_many_ask_for_timelines_a_few_are_made_at_once(world: World) -> None:
+    """A timeline has up to 16 MiB, and takes more than that while it is made."""
+    running, most, full = 0, 0, asyncio.Event()
+
+    class Watched(Store):
+        async def timeline(self, project_id: str, conv_id: str) -> Timeline:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            if running == SNAPSHOTS_AT_ONCE:
+                full.set()
+            await full.wait()
+            try:
+                return await super().timeline(project_id, conv_id)
+            finally:
+                running -= 1
+
+    store = await Watched.open(f"sqlite:///{world.folder}/voicethere.db")
+    api = world.client(await world.gateway(store=store))
+    async with asyncio.timeout(60):
+        shown = await asyncio.gather(*(api.timeline("c") for _ in range(5 * SNAPSHOTS_AT_ONCE)))
+    assert len(shown) == 5 * SNAPSHOTS_AT_ONCE
+    assert most == SNAPSHOTS_AT_ONCE
     await store.aclose()

@@ -42,6 +42,7 @@ GOING_AWAY = 1001
 POLICY_VIOLATION = 1008
 _MOST_SHARED_CHARS = 256 * 1024
 _TICK_SECONDS = 0.25
+SNAPSHOTS_AT_ONCE = 4
 _CHANGED_WITHIN_SECONDS = 60.0
 
 _log = structlog.get_logger(__name__)
@@ -79,6 +80,7 @@ class Gateway:
         self._background = Background()
         self._closing = asyncio.Event()
         self._news = asyncio.Event()
+        self._snapshots = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
         self.here = SocketsHere(clock, settings.sockets, gap_seconds=settings.gap_seconds)
         self.outputs = Outputs(
             store,
@@ -151,8 +153,9 @@ class Gateway:
         Raises:
             StoreUnavailable: the database is away.
         """
-        found = await self._store.timeline(project_id, conv_id)
-        return snapshot(conv_id, found.version, found.entities, round(self._clock.now() * 1000))
+        async with self._snapshots:  # each may take many times its 16 MiB while it is made
+            found = await self._store.timeline(project_id, conv_id)
+            return snapshot(conv_id, found.version, found.entities, round(self._clock.now() * 1000))
 
     async def issue(self, project_id: str) -> IssuedConversation:
         """A new conversation with an id that nobody can guess.
