@@ -10,14 +10,14 @@ from contextlib import aclosing
 import pytest
 
 from voicethere.adapters.speech.suite import OfflineSpeech
-from voicethere.core.ports import SpeechProviderError, SpeechSuite, Transcript
+from voicethere.core.ports import HintCheck, SpeechProviderError, SpeechSuite, Transcript
 from voicethere.testing.speech import ScriptedRecognizer, ScriptedSpeech, tone
 
 MakeSuite = Callable[[], SpeechSuite]
 
 SUITES: dict[str, MakeSuite] = {
     "offline": OfflineSpeech,
-    "scripted": lambda: ScriptedSpeech(recognizer=ScriptedRecognizer(["hello"])),
+    "scripted": lambda: ScriptedSpeech(recognizer=ScriptedRecognizer(["hello"], unknown=["открой", "дверь"])),
 }
 
 
@@ -105,6 +105,31 @@ async def test_a_closed_recognizer_says_so(make_suite: MakeSuite) -> None:
     await suite.aclose()
     with pytest.raises(SpeechProviderError, match="closed"):
         await suite.recognizer.recognize(tone(0.5), hints=["hello"])
+
+
+async def test_hints_that_cannot_be_known_are_named_in_their_order_with_the_words_and_a_reason(
+    suite: SpeechSuite,
+) -> None:
+    assert isinstance(suite.recognizer, HintCheck)
+    hints = ["hello", "открой hello дверь", "good night", "дверь"]
+    first, second = await suite.recognizer.unknown_words(hints)
+    assert (first.hint, first.words, first.recognizable) == ("открой hello дверь", ("открой", "дверь"), False)
+    assert (second.hint, second.words, second.recognizable) == ("дверь", ("дверь",), False)
+    assert "дверь" in second.reason
+
+
+async def test_hints_that_are_known_need_no_words(suite: SpeechSuite) -> None:
+    assert isinstance(suite.recognizer, HintCheck)
+    assert list(await suite.recognizer.unknown_words(["hello", "good night"])) == []
+    assert list(await suite.recognizer.unknown_words([])) == []
+
+
+async def test_a_closed_recognizer_does_not_look_up_hints(make_suite: MakeSuite) -> None:
+    suite = make_suite()
+    await suite.aclose()
+    assert isinstance(suite.recognizer, HintCheck)
+    with pytest.raises(SpeechProviderError, match="closed"):
+        await suite.recognizer.unknown_words(["hello"])
 
 
 # ------------------------------------------------------------------ voice activity

@@ -1,4 +1,7 @@
-"""`agent verify` and `build validate`: loads a bundle in this machine's sandbox, as a session would."""
+"""`agent verify` and `build validate`: loads a bundle in this machine's sandbox, as a session would.
+
+Where the offline recognizer is installed, it says which of the agent's commands it does not know.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import click
 import msgspec
 
 from voicethere.adapters.sandbox import ZygoteSandbox
+from voicethere.adapters.speech.pocketsphinx_recognizer import PocketsphinxRecognizer
+from voicethere.adapters.speech.providers import speech_providers
 from voicethere.cli.failure import Failure
 from voicethere.cli.options import read_bundle_file
 from voicethere.cli.terminal import json_document, note, record, safe_lines
@@ -46,6 +51,8 @@ def check_bundle(path: Path, *, as_json: bool) -> None:
                 ("commands", ", ".join(report.commands) or "none"),
             )
         )
+        for remark in report.remarks:
+            note(f"Remark: {remark}.")
         note("It loads.")
 
 
@@ -61,7 +68,15 @@ async def _verify(content: bytes) -> BundleReport:
         (root / "children").mkdir()
         (root / "bundles").mkdir()
         sandbox = ZygoteSandbox(preload=["voicethere.agent.child"], scratch_root=root / "children")
+        recognizer = PocketsphinxRecognizer() if _recognizer_installed() else None
+        verifier = SandboxBundleVerifier(sandbox, root / "bundles", recognizer=recognizer)
         try:
-            return await SandboxBundleVerifier(sandbox, root / "bundles").verify(content)
+            return await verifier.verify(content)
         finally:
             await sandbox.aclose()
+            if recognizer is not None:
+                await recognizer.aclose()
+
+
+def _recognizer_installed() -> bool:
+    return any(provider.name == "pocketsphinx" and provider.available for provider in speech_providers())

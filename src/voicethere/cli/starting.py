@@ -23,7 +23,7 @@ async def starting(platform: AbstractAsyncContextManager[Platform]) -> AsyncIter
     """`platform`, entered. Any other error of what is done on it passes through.
 
     Raises:
-        PlatformFailed: it did not start, or a process of it did not start later or not end; the words say why.
+        PlatformFailed: it did not start, or a process of it did not start again or end; why.
     """
     try:
         async with contextlib.AsyncExitStack() as stack:

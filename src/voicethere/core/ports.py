@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -214,6 +214,32 @@ class Recognizer(Protocol):
     async def aclose(self) -> None: ...
 
 
+class UnknownWords(msgspec.Struct, frozen=True, kw_only=True):
+    """A hint that a recognizer does not simply know.
+
+    `recognizable`: it takes part all the same, although the recognizer had to guess `words`. Otherwise it
+    never matches: because of these `words` or, where there are none, because of what it is. `reason` says
+    that to whoever wrote the hint, as the second half of a sentence.
+    """
+
+    hint: str
+    words: tuple[str, ...]
+    recognizable: bool
+    reason: str
+
+
+@runtime_checkable
+class HintCheck(Protocol):
+    """What a `Recognizer` may be as well: one that can tell beforehand which hints it cannot know."""
+
+    async def unknown_words(self, hints: Sequence[str]) -> Sequence[UnknownWords]:
+        """The hints that are not simply known, in their order.
+
+        Raises:
+            SpeechProviderError: the provider failed.
+        """
+
+
 class VoiceActivity(Protocol):
     """Decides for one session when its user speaks. Not async: a few microseconds to a millisecond."""
 
@@ -332,13 +358,17 @@ class BundleStore(Protocol):
 
 
 class BundleReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What loading a bundle in the real sandbox came to. `problem` is None where it is fine."""
+    """What loading a bundle in the real sandbox came to. `problem` is None where it is fine.
+
+    `remarks` are lines about what will not work as its author expects, although it loads.
+    """
 
     hooks: Sequence[str] = ()
     commands: Sequence[str] = ()
     problem: str | None = None
     stack: str | None = None
     log_lines: Sequence[str] = ()
+    remarks: Sequence[str] = ()
 
 
 class BundleVerifier(Protocol):

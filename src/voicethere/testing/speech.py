@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 
-from voicethere.core.ports import SpeechProviderError, Transcript
+from voicethere.core.ports import SpeechProviderError, Transcript, UnknownWords
 
 _FRAME_SAMPLES = 512
 _SPEECH_LEVEL = 500
@@ -75,13 +75,22 @@ class ScriptedRecognizer:
     """A `Recognizer` that hears its script, line by line; then nothing.
 
     A line that is an exception is raised. `heard` lists `(pcm, hints)` of each call. With `only_hints` a line
-    that is not among the hints is not understood, as with a recognizer of commands.
+    that is not among the hints is not understood, as with a recognizer of commands. It is a `HintCheck` that
+    knows all words but `unknown`; `looked_up` lists the hints that it was asked about.
     """
 
-    def __init__(self, script: Iterable[str | SpeechProviderError] = (), *, only_hints: bool = False) -> None:
+    def __init__(
+        self,
+        script: Iterable[str | SpeechProviderError] = (),
+        *,
+        only_hints: bool = False,
+        unknown: Collection[str] = (),
+    ) -> None:
         self._script = deque(script)
         self._only_hints = only_hints
+        self._unknown = frozenset(unknown)
         self._closed = False
+        self.looked_up: list[tuple[str, ...]] = []
         self.heard: list[tuple[bytes, tuple[str, ...]]] = []
 
     def will_hear(self, line: str | SpeechProviderError) -> None:
@@ -103,6 +112,18 @@ class ScriptedRecognizer:
         if self._only_hints and line not in hints:
             return Transcript(text="")
         return Transcript(text=line, confidence=1.0)
+
+    async def unknown_words(self, hints: Sequence[str]) -> Sequence[UnknownWords]:
+        """The hints with a word of `unknown` in them, none of which is recognizable."""
+        if self._closed:
+            raise SpeechProviderError("the scripted recognizer is closed")
+        self.looked_up.append(tuple(hints))
+        found = [(hint, tuple(w for w in hint.split() if w in self._unknown)) for hint in hints]
+        return [
+            UnknownWords(hint=hint, words=words, recognizable=False, reason=f"unknown: {', '.join(words)}")
+            for hint, words in found
+            if words
+        ]
 
     async def aclose(self) -> None:
         self._closed = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -37,8 +38,32 @@ def test_a_good_bundle_is_loaded_and_described(bundle: Path, command: tuple[str,
     described = dict(line.split("\t") for line in result.stdout.splitlines())
     assert described["hooks"] == "on_user_speech_final"
     assert described["commands"] == "hello, please crash now"
+    assert "Remark" not in result.output
     report = json.loads(run(*command, str(bundle), "--json").stdout)
     assert (report["ok"], report["hooks"], report["problem"]) == (True, ["on_user_speech_final"], None)
+
+
+@pytest.mark.parametrize("command", [("agent", "verify"), ("build", "validate")])
+def test_commands_that_are_never_recognized_are_a_remark_and_no_failure(
+    bundle: Path, command: tuple[str, str]
+) -> None:
+    bundle.write_text(GOOD.replace('"hello"', '"hello", "открой дверь"'))
+    remark = "the command 'открой дверь' is never recognized: no pronunciation is known for открой, дверь"
+    result = run(*command, str(bundle))
+    assert result.exit_code == 0, result.output
+    assert f"Remark: {remark}." in result.stderr.splitlines()
+    report = json.loads(run(*command, str(bundle), "--json").stdout)
+    assert (report["ok"], report["remarks"]) == (True, [remark])
+
+
+def test_without_the_recognizer_there_is_no_remark(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle.write_text(GOOD.replace('"hello"', '"открой дверь"'))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "pocketsphinx" else find(name)
+    )
+    result = run("agent", "verify", str(bundle))
+    assert (result.exit_code, "Remark" in result.output) == (0, False)
 
 
 @pytest.mark.parametrize(

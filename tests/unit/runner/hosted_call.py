@@ -19,6 +19,7 @@ from voicethere.adapters.rtc.outbound import SpeechTrack
 from voicethere.core.ports import SandboxLimits
 from voicethere.roles.runner.agent_supply import AgentSupply
 from voicethere.roles.runner.client_leg import OverControlChannel
+from voicethere.roles.runner.command_words import CommandWords
 from voicethere.roles.runner.connections import ConnectionEvents
 from voicethere.roles.runner.crash_speech import CrashSpeech
 from voicethere.roles.runner.gauges import RunnerCounts
@@ -105,6 +106,7 @@ class HostedCall:
         hooks: Sequence[str] = (),
         settings: SessionSettings | None = None,
         heard: Sequence[str] = (),
+        unknown_words: Sequence[str] = (),
         seconds_per_character: float = 0.1,
         session_id: str = "s",
         sandbox: ScriptedSandbox | None = None,
@@ -116,9 +118,10 @@ class HostedCall:
         self.agents = agents or new_supply(self.sandbox)
         self.session_id = session_id
         self._owns_agents = agents is None
+        self.recognizer = ScriptedRecognizer(heard, unknown=unknown_words)
         speech = ScriptedSpeech(
             synthesizer=ScriptedSynthesizer(seconds_per_character=seconds_per_character),
-            recognizer=ScriptedRecognizer(heard),
+            recognizer=self.recognizer,
         )
         self.crash_speech = CrashSpeech(speech.synthesizer)
         self.host = SessionHost(
@@ -141,6 +144,7 @@ class HostedCall:
                 queue=self.queue,
                 bundles=OneBundle(),
                 crash_speech=self.crash_speech,
+                command_words=CommandWords(self.recognizer),
                 clock=LoopClock(),
                 counts=RunnerCounts(),
                 send=lambda message: None,

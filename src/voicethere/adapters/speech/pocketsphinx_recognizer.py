@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 
-import msgspec
-
 from voicethere.adapters.speech.phrases import MAX_PHRASE_CHARS, MAX_PHRASE_WORDS, MAX_PHRASES, words_of
 from voicethere.adapters.speech.worker_pool import SpeechWorkerPool
 from voicethere.adapters.speech.worker_protocol import (
@@ -19,36 +17,14 @@ from voicethere.adapters.speech.worker_protocol import (
     RecognizeReply,
     RecognizeRequest,
 )
-from voicethere.core.ports import SpeechProviderError, Transcript
+from voicethere.core.ports import SpeechProviderError, Transcript, UnknownWords
 
 MAX_UTTERANCE_SECONDS = 60
 _BYTES_PER_SECOND = 32_000
 
 
-class UnknownWords(msgspec.Struct, frozen=True, kw_only=True):
-    """A hint that the recognizer does not simply know.
-
-    `recognizable`: its `words` are in no dictionary but their pronunciation was guessed, and it takes part.
-    Otherwise it never matches: because of these `words` or, where there are none, because it is too long or
-    empty.
-    """
-
-    hint: str
-    words: tuple[str, ...]
-    recognizable: bool
-
-    @property
-    def reason(self) -> str:
-        """One sentence for whoever wrote the hint."""
-        if self.recognizable:
-            return f"the pronunciation of {', '.join(self.words)} was guessed"
-        if self.words:
-            return f"no pronunciation is known for {', '.join(self.words)}"
-        return f"it holds no words, or more than {MAX_PHRASE_WORDS} words or {MAX_PHRASE_CHARS} characters"
-
-
 class PocketsphinxRecognizer:
-    """A `Recognizer` on pocketsphinx, in `workers` processes that all sessions share.
+    """A `Recognizer` on pocketsphinx, in `workers` processes that all sessions share; a `HintCheck`, too.
 
     Args:
         workers: how many utterances may be recognized at once.
@@ -115,7 +91,9 @@ class PocketsphinxRecognizer:
         return Transcript(text=list(spelling.values())[reply.phrase], confidence=reply.confidence)
 
     async def unknown_words(self, hints: Sequence[str]) -> Sequence[UnknownWords]:
-        """The hints that are not simply known, with the words that are the reason. Best asked at deployment.
+        """The hints that are not simply known: with words that are in no dictionary, too long, or empty.
+
+        Where the pronunciation of all these words can be guessed, the hint is recognizable.
 
         Raises:
             SpeechProviderError: more than `MAX_PHRASES` hints, or the provider failed.
@@ -132,9 +110,9 @@ class PocketsphinxRecognizer:
             unknown = tuple(word for word in hint_words if word in reply.unknown)
             guessed = tuple(word for word in hint_words if word in reply.guessed)
             if unknown or not hint_words:
-                problems.append(UnknownWords(hint=hint, words=unknown, recognizable=False))
+                problems.append(_problem(hint, unknown, recognizable=False))
             elif guessed:
-                problems.append(UnknownWords(hint=hint, words=guessed, recognizable=True))
+                problems.append(_problem(hint, guessed, recognizable=True))
         return problems
 
     async def aclose(self) -> None:
@@ -150,6 +128,16 @@ def _distinct(hints: Sequence[str]) -> dict[tuple[str, ...], str]:
         if words := words_of(hint):
             spelling.setdefault(words, hint)
     return spelling
+
+
+def _problem(hint: str, words: tuple[str, ...], *, recognizable: bool) -> UnknownWords:
+    if recognizable:
+        reason = f"the pronunciation of {', '.join(words)} was guessed"
+    elif words:
+        reason = f"no pronunciation is known for {', '.join(words)}"
+    else:
+        reason = f"it holds no words, or more than {MAX_PHRASE_WORDS} words or {MAX_PHRASE_CHARS} characters"
+    return UnknownWords(hint=hint, words=words, recognizable=recognizable, reason=reason)
 
 
 def _refuse_too_many(hints: Sequence[str]) -> None:

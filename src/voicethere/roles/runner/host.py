@@ -115,6 +115,7 @@ class SessionHost:
         )
         self._speech = AgentSpeech(self._speech_outlet(), spoke=self._agent_spoke)
         self._listener: Listener | None = None
+        self._looking_up: asyncio.Task[None] | None = None
 
     def _speech_outlet(self) -> SpeechOutlet:
         if self._chat is not None:
@@ -391,6 +392,8 @@ class SessionHost:
         """Close all parts at once, each bounded; what could not be closed is what failed."""
         self._timers.cancel_all()
         self._tokens.stop()
+        if self._looking_up is not None:
+            self._looking_up.cancel()
         client = "the peer connection" if self._chat is None else "the conversation"
         parts: dict[str, Coroutine[Any, Any, None]] = {
             client: self._connections.aclose(),
@@ -418,6 +421,8 @@ class SessionHost:
             case ipc.AgentLoaded(hooks=hooks, commands=commands):
                 self._hooks, self._commands = tuple(hooks), tuple(commands)
                 self._loaded = True
+                if self._listener is not None and self._agent.settings.stt_enabled:
+                    self._looking_up = self._spawn(self._look_up_commands())
         if (told := machine_event(event)) is not None:
             self._post(told)
 
@@ -429,6 +434,11 @@ class SessionHost:
             message=line.message,
             fields=line.fields,
         )
+
+    async def _look_up_commands(self) -> None:
+        words = await self._parts.command_words.remark(self._agent.build_id, self._commands)
+        if words is not None:
+            self._remark(self._redactor.text(words))
 
     def _remark(self, words: str) -> None:
         """A line of the platform's in the agent's log."""

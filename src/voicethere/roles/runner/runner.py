@@ -16,6 +16,7 @@ import structlog
 from voicethere.core.ports import Clock, ErrorQueuePort, RunnerLink, SandboxPort, SpeechSuite
 from voicethere.roles.runner.agent_supply import AgentSupply
 from voicethere.roles.runner.agent_watchdog import AgentTimeouts
+from voicethere.roles.runner.command_words import CommandWords
 from voicethere.roles.runner.connections import ClientConnections
 from voicethere.roles.runner.crash_speech import CrashSpeech
 from voicethere.roles.runner.gauges import RunnerCounts, RunnerGauges
@@ -109,6 +110,7 @@ class Runner:
             queue=queue,
             bundles=bundles,
             crash_speech=self._crash_speech,
+            command_words=CommandWords(speech.recognizer),
             clock=clock,
             counts=self._counts,
             send=self._send,

@@ -8,6 +8,7 @@ import msgspec
 
 from voicethere.core.ports import Clock, ErrorQueuePort, SpeechSuite
 from voicethere.roles.runner.agent_supply import AgentSupply
+from voicethere.roles.runner.command_words import CommandWords
 from voicethere.roles.runner.connections import ClientConnections
 from voicethere.roles.runner.crash_speech import CrashSpeech
 from voicethere.roles.runner.gauges import RunnerCounts
@@ -25,6 +26,7 @@ class RunnerParts(msgspec.Struct, frozen=True, kw_only=True):
     queue: ErrorQueuePort
     bundles: UnpackedBundles
     crash_speech: CrashSpeech
+    command_words: CommandWords
     clock: Clock
     counts: RunnerCounts
     send: Callable[[ToService], None]

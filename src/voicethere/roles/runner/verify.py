@@ -12,7 +12,7 @@ from pathlib import Path
 
 from voicethere.core.bundle import Bundle, InvalidBundle, read_bundle
 from voicethere.core.clock import SystemClock
-from voicethere.core.ports import BundleReport, Clock, SandboxLimits, SandboxPort
+from voicethere.core.ports import BundleReport, Clock, Recognizer, SandboxLimits, SandboxPort
 from voicethere.errors.causes import Crash
 from voicethere.errors.convert import crash_words
 from voicethere.errors.redact import Redactor
@@ -24,6 +24,7 @@ from voicethere.roles.runner.agent_child import (
     ChildGone,
     LogLine,
 )
+from voicethere.roles.runner.command_words import command_remarks
 from voicethere.roles.runner.unpacked import unpack
 from voicethere.wire.ipc import AgentLoaded
 
@@ -34,7 +35,7 @@ class SandboxBundleVerifier:
     """Implements `voicethere.core.ports.BundleVerifier`.
 
     `scratch_dir` takes a folder for each bundle, for as long as its verification lasts; children must be
-    able to read below it.
+    able to read below it. `recognizer` is asked whether it knows the agent's commands; None asks nobody.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class SandboxBundleVerifier:
         clock: Clock | None = None,
         timeouts: AgentTimeouts | None = None,
         limits: SandboxLimits | None = None,
+        recognizer: Recognizer | None = None,
     ) -> None:
         self._sandbox = sandbox
         self._scratch_dir = scratch_dir
         self._clock = clock or SystemClock()
         self._timeouts = timeouts or AgentTimeouts()
         self._limits = limits or SandboxLimits()
+        self._recognizer = recognizer
 
     async def verify(self, data: bytes) -> BundleReport:
         """Report on a bundle; a bad one is a report with a `problem`, redacted like any error.
@@ -105,7 +108,13 @@ class SandboxBundleVerifier:
         finally:
             await child.stop(0)
         if isinstance(result, AgentLoaded):
-            return BundleReport(hooks=result.hooks, commands=result.commands, log_lines=lines)
+            remarks = await command_remarks(self._recognizer, result.commands)
+            return BundleReport(
+                hooks=result.hooks,
+                commands=result.commands,
+                log_lines=lines,
+                remarks=tuple(redactor.text(remark) for remark in remarks),
+            )
         if result is None:
             return BundleReport(problem="the verification was stopped", log_lines=lines)
         return BundleReport(
