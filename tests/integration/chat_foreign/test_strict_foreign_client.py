@@ -129,6 +129,21 @@ async def test_a_stream_that_raises_half_way(client: StrictClient, conv_id: str)
     await socket.aclose()
 
 
+@pytest.mark.states("sem-chat/version/order", "sem-chat/text/without-text")
+async def test_who_reloads_finds_the_order_of_who_was_there(client: StrictClient, conv_id: str) -> None:
+    """A user who goes on writing while the agent still thinks: the reply stands behind that for all."""
+    socket = await client.listen(conv_id, from_the_start=True)
+    await client.say(conv_id, "think")
+    await socket.until(of_type("llm.start"))
+    assert len((await client.timeline(conv_id))["entities"]) == 1, "a reply without text is nothing to show"
+    await client.say(conv_id, "on")
+    await socket.until(says("assistant", "At last."))
+    reloaded = (await client.timeline(conv_id))["entities"]
+    assert [entity["props"]["content"] for entity in reloaded] == ["think", "on", "At last."]
+    assert reloaded == _last_told(socket.events)
+    await socket.aclose()
+
+
 async def test_a_socket_that_comes_within_a_reply(client: StrictClient, conv_id: str) -> None:
     """sem-chat: "the gateway sends the conversation's latest entities again when a socket opens"."""
     first = await client.listen(conv_id, from_the_start=True)

@@ -22,6 +22,12 @@ async def in_two_parts():
     yield "After."
 
 
+async def after_thinking():
+    going_on.clear()
+    await going_on.wait()
+    yield "At last."
+
+
 async def breaking_off():
     yield "What has hands, "
     yield "but cannot clap? "
@@ -38,6 +44,8 @@ async def on_data_channel_message(ctx):
         say(words(int(rest.split()[0]), 0.005))
     elif order == "pause":
         say(in_two_parts())
+    elif order == "think":
+        say(after_thinking())
     elif order == "on":
         going_on.set()
     elif order == "card":
