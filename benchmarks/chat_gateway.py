@@ -1,16 +1,18 @@
 """What chat conversations cost the platform, and how long an agent's message takes to every open socket.
 
-    python benchmarks/chat_gateway.py [--sockets 1 8 32] [--talking 5 10 20] [--idle 10 30] [--json]
+    python benchmarks/chat_gateway.py [--sockets 1 8 32] [--talking 10 20 40] [--idle 10 30] [--apart]
+        [--json]
 
-Runs a real platform (`voicethere up`) with real sockets in this process, which shares its cores.
+Runs a real platform (`voicethere up`; with `--apart` each role by itself on Redis and PostgreSQL, which both
+sync what they accept) with real sockets in this process, which shares its cores.
 
 - Fan-out: an agent sends messages at a steady pace into one conversation that N sockets read; measured from
   the agent's call to each socket's reader, both by the machine's one monotonic clock. Every message is
   committed to the database before any socket gets it. The floor is N = 1; by default N is at most 32.
-- Cost: the platform's processor time and memory as conversations grow; the floor is the platform without any.
-  Talking: each gets a prompt every four seconds and the agent streams twenty words in answer, in a second.
-  Idle: a socket is open and a session runs. One more conversation costs the slope (Theil-Sen) over the steps;
-  how many fit one core is arithmetic: 0.8 of a second by that.
+- Cost: processor time and memory as conversations grow; the floor is the platform without any. Talking: each
+  gets a prompt every four seconds and the agent streams twenty words in answer, in a second. Idle: a socket
+  is open and a session runs. One more conversation costs the slope (Theil-Sen) over the steps. What follows
+  is arithmetic: how many fit 0.8 of a core that does everything, one process of each kind, and a gigabyte.
 
 Takes about a minute and a half.
 """
@@ -24,15 +26,18 @@ import json
 import secrets
 import statistics
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import httpx
+import msgspec
+import psutil
 from channel_round_trip import percentile
 from chat_state import load
-from session_costs import CAPACITY, PARTS, SHARE_FOR_SESSIONS, look, slope
+from session_costs import CAPACITY, MEGABYTE, SETTLE_SECONDS, SHARE_FOR_SESSIONS, parts_of, slope
 from websockets.asyncio.client import ClientConnection, connect
 
+from voicethere.testing.distributed import Distributed, distributed_platform
 from voicethere.testing.platform_process import Deployed, Operator, RunningPlatform, fresh_platform
 
 BEATS = 100
@@ -68,6 +73,66 @@ async def on_data_channel_message(ctx):
 
 define_agent(on_data_channel_message=on_data_channel_message)
 """
+
+Parts = dict[str, list[psutil.Process]]
+
+
+class Platform(msgspec.Struct, frozen=True):
+    """Where chats and the control plane are served, and the processes by what they are."""
+
+    chats: RunningPlatform
+    control: RunningPlatform
+    parts: Callable[[], Parts]
+
+
+@contextlib.asynccontextmanager
+async def one_process() -> AsyncIterator[Platform]:
+    options = [f"--capacity={CAPACITY}", "--log-level=WARNING"]
+    async with fresh_platform(options) as running:
+
+        def parts() -> Parts:
+            found = parts_of(running.runner_pid)
+            rest = found["zygote"] + found["speech"]
+            return {
+                "services": found["platform"],
+                "runner": found["runner"],
+                "agents": found["agents"],
+                "rest": rest,
+            }
+
+        yield Platform(running, running, parts)
+
+
+@contextlib.asynccontextmanager
+async def roles_apart() -> AsyncIterator[Platform]:
+    async with distributed_platform(
+        sessions=1,
+        gateways=1,
+        workers=1,
+        runners=1,
+        durable=True,
+        settings={"log_level": "WARNING", "sessions": {"no_chat": True}},
+        runner_options=[f"--capacity={CAPACITY}"],
+    ) as running:
+
+        def parts() -> Parts:
+            return parts_apart(running)
+
+        yield Platform(running.chat_gateway, running.control_plane, parts)
+
+
+def parts_apart(running: Distributed) -> Parts:
+    found = parts_of(running.runners[0].pid)
+    others = [*running.sessions, *running.workers, *running.controls]
+    postgres = psutil.Process(running.postgres.pid)
+    return {
+        "gateway": [psutil.Process(running.gateways[0].pid)],
+        "runner": found["runner"],
+        "agents": found["agents"],
+        "PostgreSQL": [postgres, *postgres.children()],
+        "Redis": [psutil.Process(running.redis.pid)],
+        "rest": [*found["zygote"], *found["speech"], *(psutil.Process(role.pid) for role in others)],
+    }
 
 
 class Chat:
@@ -148,7 +213,38 @@ async def drain(socket: ClientConnection) -> None:
         pass
 
 
-async def cost(chat: Chat, runner_pid: int, sizes: Sequence[int], *, talking: bool) -> dict[str, Any]:
+async def look(platform: Platform) -> dict[str, dict[str, float]]:
+    """By part: milliseconds of processor a second over the next seconds, and megabytes."""
+    await asyncio.sleep(SETTLE_SECONDS)
+    before, began = await asyncio.to_thread(used, platform.parts()), time.monotonic()
+    await asyncio.sleep(MEASURE_SECONDS)
+    parts = platform.parts()
+    after, took = await asyncio.to_thread(used, parts), time.monotonic() - began
+    memory = await asyncio.to_thread(megabytes, parts)
+    ms = {part: round((after[part] - before[part]) / took * 1000, 1) for part in after}
+    return {part: {"cpu": ms[part], "mb": round(memory[part], 1)} for part in parts}
+
+
+def used(parts: Parts) -> dict[str, float]:
+    seconds = dict.fromkeys(parts, 0.0)
+    for part, processes in parts.items():
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                seconds[part] += times.user + times.system
+    return seconds
+
+
+def megabytes(parts: Parts) -> dict[str, float]:
+    held = dict.fromkeys(parts, 0.0)
+    for part, processes in parts.items():
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                held[part] += process.memory_full_info().pss / MEGABYTE
+    return held
+
+
+async def cost(chat: Chat, platform: Platform, sizes: Sequence[int], *, talking: bool) -> dict[str, Any]:
     """The platform's figures at each size, and what one more conversation costs."""
     steps: list[dict[str, Any]] = []
     tasks: list[asyncio.Task[None]] = []
@@ -168,44 +264,50 @@ async def cost(chat: Chat, runner_pid: int, sizes: Sequence[int], *, talking: bo
     try:
         for size in (0, *sizes):
             await asyncio.gather(*(start() for _ in range(size - len(tasks))))
-            figures, busy = await look(runner_pid, MEASURE_SECONDS)
-            steps.append({"conversations": size, "held": figures, "busy_percent": round(busy)})
+            psutil.cpu_percent()
+            held = await look(platform)
+            busy = psutil.cpu_percent()
+            steps.append({"conversations": size, "held": held, "busy_percent": round(busy)})
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def each(unit: str, parts: Sequence[str]) -> float:
-        points = [(s["conversations"], sum(s["held"][f"{part}/{unit}"] for part in parts)) for s in steps]
-        return round(slope(points), 3)
+    def each(part: str, unit: str) -> float:
+        return slope([(step["conversations"], step["held"][part][unit]) for step in steps])
 
-    everything = each("cpu", PARTS)
+    cpu = {part: round(each(part, "cpu"), 2) for part in steps[0]["held"]}
+    memory = sum(each(part, "mb") for part in steps[0]["held"])
+    everything = sum(cpu.values())
+    fit = {"0.8 of a core that does everything": SHARE_FOR_SESSIONS * 1000 / max(everything, 0.001)}
+    for part in ("services", "gateway", "runner"):
+        if part in cpu:
+            fit[f"0.8 of one {part} process"] = SHARE_FOR_SESSIONS * 1000 / max(cpu[part], 0.001)
+    fit["a gigabyte"] = 1024 / max(memory, 0.001)
     return {
         "steps": steps,
-        "cpu_ms_per_second": everything,
-        "of_it_services": each("cpu", ("platform",)),
-        "of_it_runner": each("cpu", ("runner",)),
-        "of_it_agents": each("cpu", ("agents",)),
-        "megabytes": each("mb", PARTS),
-        "conversations_per_core": round(SHARE_FOR_SESSIONS * 1000 / max(everything, 0.001)),
+        "cpu_ms_per_second": round(everything, 2),
+        "of_it": cpu,
+        "megabytes": round(memory, 2),
+        "conversations_in": {name: round(count) for name, count in fit.items()},
     }
 
 
-async def measure(sockets: Sequence[int], talking: Sequence[int], idle: Sequence[int]) -> dict[str, Any]:
+async def measure(
+    sockets: Sequence[int], talking: Sequence[int], idle: Sequence[int], *, apart: bool
+) -> dict[str, Any]:
     found: dict[str, Any] = {"load": load()}
     settings = {"idle_timeout_enabled": False}
     async with contextlib.AsyncExitStack() as stack:
-        running = await stack.enter_async_context(
-            fresh_platform([f"--capacity={CAPACITY}", "--log-level=WARNING"])
-        )
-        operator = await stack.enter_async_context(Operator(running))
+        platform = await stack.enter_async_context(roles_apart() if apart else one_process())
+        operator = await stack.enter_async_context(Operator(platform.control))
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=PATIENCE_SECONDS))
         deployed = await operator.deploy(AGENT, name="Chat", mode="data", session_settings=settings)
-        chat = Chat(running, deployed, http)
+        chat = Chat(platform.chats, deployed, http)
         await fan_out(chat, 1)  # what is made once is not measured
         found["fan_out_ms"] = {str(count): await fan_out(chat, count) for count in sockets}
-        found["idle"] = await cost(chat, running.runner_pid, idle, talking=False)
-        found["talking"] = await cost(chat, running.runner_pid, talking, talking=True)
+        found["idle"] = await cost(chat, platform, idle, talking=False)
+        found["talking"] = await cost(chat, platform, talking, talking=True)
     found["load_after"] = load()
     return found
 
@@ -220,16 +322,16 @@ def show(found: dict[str, Any]) -> None:
         print(f"\n{kind} conversations")
         for step in row["steps"]:
             held = step["held"]
-            cpu, memory = (sum(held[f"{part}/{unit}"] for part in PARTS) for unit in ("cpu", "mb"))
+            shown = ", ".join(f"{part} {figures['cpu']:.0f}" for part, figures in held.items())
+            memory = sum(figures["mb"] for figures in held.values())
             print(
-                f"  {step['conversations']:>4}: {cpu:7.1f} ms of processor a second, {memory:7.1f} MB"
-                f" (with clients {step['busy_percent']} % of the machine)"
+                f"  {step['conversations']:>4}: ms of processor a second: {shown}; {memory:.0f} MB"
+                f" (the machine was {step['busy_percent']} % busy)"
             )
-        print(
-            f"  each: {row['cpu_ms_per_second']} ms/s (services {row['of_it_services']}, runner"
-            f" {row['of_it_runner']}, agents {row['of_it_agents']}), {row['megabytes']} MB;"
-            f" {row['conversations_per_core']} per core"
-        )
+        of_it = ", ".join(f"{part} {ms}" for part, ms in row["of_it"].items())
+        print(f"  each: {row['cpu_ms_per_second']} ms/s ({of_it}), {row['megabytes']} MB")
+        for limit, count in sorted(row["conversations_in"].items(), key=lambda pair: pair[1]):
+            print(f"  {count:>6} in {limit}")
 
 
 def main() -> None:
@@ -237,11 +339,12 @@ def main() -> None:
     parser.add_argument(
         "--sockets", type=int, nargs="+", default=[1, 8, 32], help="readers of a conversation"
     )
-    parser.add_argument("--talking", type=int, nargs="+", default=[5, 10, 20], help="sizes to measure")
+    parser.add_argument("--talking", type=int, nargs="+", default=[10, 20, 40], help="sizes to measure")
     parser.add_argument("--idle", type=int, nargs="+", default=[10, 30], help="sizes to measure")
+    parser.add_argument("--apart", action="store_true", help="each role by itself, on Redis and PostgreSQL")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    found = asyncio.run(measure(arguments.sockets, arguments.talking, arguments.idle))
+    found = asyncio.run(measure(arguments.sockets, arguments.talking, arguments.idle, apart=arguments.apart))
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:
