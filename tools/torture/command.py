@@ -97,7 +97,7 @@ def torture(
         if json_file is not None:
             json_file.write_text(json.dumps([msgspec.to_builtins(one) for one in outcomes], indent=1) + "\n")
     if report_file is not None:
-        _write(report_file, report(outcomes, command=_command(wanted, length, rate)))
+        _write(report_file, report(outcomes, command=_command(wanted, length, rate, clients, chats)))
     failed = [outcome.seed for outcome in outcomes if not outcome.passed]
     if failed:
         raise click.ClickException(f"the account does not balance for seed {', '.join(map(str, failed))}")
@@ -119,11 +119,11 @@ def _run(run: Coroutine[Any, Any, Outcome]) -> Outcome:
         raise click.ClickException("ended before its time; nothing is left of it") from None
 
 
-def _command(seeds: list[int], seconds: float, rate: float) -> str:
-    which = f"{seeds[0]}-{seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
-    return (
-        f'make torture ARGS="--seeds {which} --seconds {seconds:g} --rate {rate:g} --report docs/torture.md"'
-    )
+def _command(seeds: list[int], seconds: float, rate: float, clients: int, chats: int) -> str:
+    in_a_row = len(seeds) > 1 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    which = f"{seeds[0]}-{seeds[-1]}" if in_a_row else ",".join(map(str, seeds))
+    options = f"--seeds {which} --seconds {seconds:g} --rate {rate:g} --clients {clients} --chats {chats}"
+    return f'make torture ARGS="{options} --report docs/torture.md"'
 
 
 def _write(page: Path, table: str) -> None:
