@@ -104,7 +104,11 @@ def broadcast_to_clients(payload: Any, session_ids: Iterable[str]) -> None:
 
 
 def disconnect_client(session_id: str, reason: str | None = None) -> None:
-    """End the session from the agent's side; `reason` (≤ 1,000 characters) is passed to the client."""
+    """End the session from the agent's side; `reason` (≤ 1,000 characters) is passed to the client.
+
+    What `speak` was given before is said first, streams too, for up to 15 seconds. Nobody is listened to
+    meanwhile.
+    """
     link = running_link("disconnect_client")
     _check_session_id("disconnect_client", session_id)
     if reason is not None:

@@ -105,8 +105,11 @@ class RunnerLink:
             self._send(SendBinaryToClient(session_id=session_id, data=data, channel=channel))
 
     def disconnect_client(self, session_id: str, reason: str | None) -> None:
-        if self._is_live("disconnect_client", session_id):
-            self._send(DisconnectClient(session_id=session_id, reason=reason))
+        speech = self._live.get(session_id)
+        if speech is None:
+            self._complain("disconnect_client", session_id)
+        else:
+            speech.disconnect(DisconnectClient(session_id=session_id, reason=reason))
 
     def log(self, level: str, message: str, fields: Mapping[str, Any] | None, session_id: str | None) -> None:
         self._send(log_line(level, message, fields, session_id))

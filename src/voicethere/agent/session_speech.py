@@ -1,8 +1,9 @@
 """What an agent says in one session, in the order of its calls to `speak`.
 
 While a stream is being read, what is said after it waits here; everything else leaves at once. Where the
-stream is interrupted, so is what waits behind it. It knows nothing of sounds: when something was played,
-the runner says.
+stream is interrupted, so is what waits behind it. That the agent hangs up is told at once, and once more
+behind what waited then: so the runner knows when the last words are there. It knows nothing of sounds:
+when something was played, the runner says.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from voicethere.agent.speech import Speech, SpeechOutcome
 from voicethere.agent.speeches import Speeches
 from voicethere.agent.text_stream import TextStream
-from voicethere.wire.ipc import FromChild, Speak, SpeakEnd, SpeakStart, SpeakText
+from voicethere.wire.ipc import DisconnectClient, FromChild, Speak, SpeakEnd, SpeakStart, SpeakText
 
 MAX_WAITING = 256
 """`speak`s that wait behind a stream, as many as the runner lets wait."""
@@ -31,7 +34,7 @@ class _Said(NamedTuple):
 
 
 class SessionSpeech:
-    """`say` and `stream` may be called from any thread, the rest belongs to the event loop.
+    """`say`, `stream` and `disconnect` may be called from any thread, the rest belongs to the event loop.
 
     `failed(session_id, error)`: a stream that was started in this session raised.
     """
@@ -52,7 +55,7 @@ class SessionSpeech:
         self._failed = failed
         self._lock = threading.Lock()
         self._running: _Said | None = None
-        self._waiting: deque[_Said] = deque()
+        self._waiting: deque[_Said | DisconnectClient] = deque()
         self._closing: set[asyncio.Task[None]] = set()
         self._ended = False
 
@@ -72,6 +75,15 @@ class SessionSpeech:
         if speech is None:
             self._loop.call_soon_threadsafe(self._close, stream)
         return speech
+
+    def disconnect(self, message: DisconnectClient) -> None:
+        """Tell the runner now, and, where something waits to be said, once more behind it."""
+        with self._lock:
+            waits = self._running is not None
+            self._send(replace(message, more=waits))
+            # Once is enough, however often the agent calls.
+            if waits and not any(isinstance(said, DisconnectClient) for said in self._waiting):
+                self._waiting.append(message)
 
     def interrupted(self, number: int) -> None:
         """The runner has stopped speech `number`: if that is being read, stop it and all behind it."""
@@ -106,7 +118,9 @@ class SessionSpeech:
     def _go_on(self) -> None:
         while self._waiting and self._running is None:
             said = self._waiting.popleft()
-            if said.stream is None:
+            if isinstance(said, DisconnectClient):
+                self._send(said)
+            elif said.stream is None:
                 self._send(Speak(session_id=self._session_id, speech_id=said.number, text=said.parts[0]))
             else:
                 self._running = said
@@ -120,6 +134,9 @@ class SessionSpeech:
             stopped.append(self._running)
             self._over(self._running.number, complete=False)
         for said in stopped:
+            if isinstance(said, DisconnectClient):
+                self._send(said)
+                continue
             self._speeches.done(self._session_id, said.number, SpeechOutcome.INTERRUPTED)
             if said.stream is not None:
                 self._close(said.stream)

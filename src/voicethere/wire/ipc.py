@@ -261,8 +261,12 @@ class AgentError(_FromChild, frozen=True, kw_only=True, tag="agent_error"):
 
 
 class DisconnectClient(_FromChild, frozen=True, kw_only=True, tag="disconnect_client"):
+    """The agent hangs up. `more`: some of what it said before is held back behind a stream; this comes again
+    behind the last of it, without `more`."""
+
     session_id: str
     reason: str | None = None
+    more: bool = False
 
 
 class Pong(_FromChild, frozen=True, kw_only=True, tag="pong"):

@@ -57,6 +57,14 @@ STREAMS = """
 """
 
 
+RAISING = """
+async def raising():
+    yield "One is here. "
+    yield "Two"
+    raise RuntimeError("no more")
+"""
+
+
 def source(run: str) -> str:
     return STREAMS.format(run="\n".join(f"        {line}" for line in run.strip().splitlines()))
 
@@ -80,6 +88,20 @@ def speech(agent) -> list[str]:
                 told[-1] += text
             case ipc.SpeakEnd(speech_id=number, complete=complete):
                 told.append(f"{number})" if complete else f"{number}!")
+    return told
+
+
+def ends(agent) -> list[str]:
+    """What ended in which order: streams as in `speech`, texts, and the agent's call."""
+    told: list[str] = []
+    for event in agent.events:
+        match event:
+            case ipc.Speak(text=text):
+                told.append(text)
+            case ipc.SpeakEnd(speech_id=number, complete=complete):
+                told.append(f"{number})" if complete else f"{number}!")
+            case ipc.DisconnectClient(more=more):
+                told.append("hangs up later" if more else "hangs up")
     return told
 
 
@@ -225,6 +247,44 @@ speak(s, parts("next"))
     assert agent.of(AgentError) == []
 
 
+async def test_a_stream_and_what_waits_behind_it_are_said_before_the_agent_hangs_up(start_agent):
+    agent = await streaming(
+        start_agent,
+        """
+speak(s, parts("A", hold="go"))
+speak(s, "Goodbye.")
+disconnect_client(s, "done")
+await asyncio.to_thread(disconnect_client, s, "again")
+gate("go").set()
+""",
+    )
+    agent.data("1")
+    await agent.event(ipc.DisconnectClient, lambda message: not message.more)
+    assert ends(agent) == ["hangs up later", "hangs up later", "1)", "Goodbye.", "hangs up"]
+    assert speech(agent) == ["(1", "Areleased", "1)", "Goodbye."]
+    assert [message.reason for message in agent.of(ipc.DisconnectClient)] == ["done", "again", "done"]
+
+
+@pytest.mark.parametrize("how", ["interrupted", "raises"])
+async def test_an_agent_that_hangs_up_does_so_too_where_its_last_words_are_not_said(start_agent, how):
+    agent = await streaming(
+        start_agent,
+        RAISING
+        + f"""
+speak(s, {"raising()" if how == "raises" else 'parts("A", hold="never")'})
+speak(s, "Goodbye.")
+disconnect_client(s)
+""",
+    )
+    agent.data("1")
+    if how == "interrupted":
+        await piece(agent, "A")
+        done(agent, 1, interrupted=True)
+    await agent.event(ipc.DisconnectClient, lambda message: not message.more)
+    said = ["1!", "Goodbye."] if how == "raises" else ["1!"]
+    assert ends(agent) == ["hangs up later", *said, "hangs up"]
+
+
 async def test_one_that_will_not_be_cancelled_says_nothing_more_and_holds_nobody_up(start_agent):
     agent = await streaming(
         start_agent,
@@ -271,14 +331,6 @@ speak(s, deaf())
     assert (
         "1 streams given to speak() go on, though they were cancelled as the session ended" in agent.lines()
     )
-
-
-RAISING = """
-async def raising():
-    yield "One is here. "
-    yield "Two"
-    raise RuntimeError("no more")
-"""
 
 
 async def test_a_stream_that_raises_half_way_is_a_handler_failure(start_agent):

@@ -17,6 +17,7 @@ from voicethere.wire.relay import ChatClosed, ChatMessage, ChatStreamEnd, ChatSt
 from voicethere.wire.session_api import Mode
 from voicethere.wire.settings import AgentCrashPolicy, SessionSettings
 
+HANGS_UP_LATER = ipc.DisconnectClient(session_id="s", more=True)
 SENTENCES = ["One is here.", "Two is here.", "And three"]
 TEXT = " ".join(SENTENCES)
 
@@ -146,6 +147,45 @@ class TestByVoice:
             assert await call.stored() == ([], "agent_disconnected")
 
     @in_virtual_time
+    async def test_what_waits_in_the_child_as_it_hangs_up_is_said_before_the_end(self) -> None:
+        async with HostedCall() as call:
+            number = call.child.begin_stream()
+            call.child.say(HANGS_UP_LATER)
+            call.child.write(number, "One is here.")
+            call.child.end_stream(number)
+            await asyncio.sleep(5)  # what was said is played by now, and the rest is on its way
+            assert call.told("session_close") == []
+            last = call.child.speak("Good bye.")
+            call.child.say(ipc.DisconnectClient(session_id="s"))
+            await call.moment("session_close")
+            assert said(call) == ["One is here.", "Good bye."]
+            assert outcomes(call) == [(number, False), (last, False)]
+            await call.host.over.wait()
+            assert await call.stored() == ([], "agent_disconnected")
+
+    @in_virtual_time
+    async def test_what_waits_and_never_comes_keeps_the_session_for_no_longer_than_last_words_may_take(
+        self,
+    ) -> None:
+        async with HostedCall() as call:
+            hung_up = asyncio.get_running_loop().time()
+            call.child.say(HANGS_UP_LATER)
+            assert await call.moment("session_close") - hung_up == pytest.approx(15, abs=0.5)
+            await call.host.over.wait()
+            assert await call.stored() == ([], "agent_disconnected")
+
+    @in_virtual_time
+    async def test_where_the_child_dies_with_its_last_words_that_is_the_end_at_once(self) -> None:
+        async with HostedCall(settings=SessionSettings(error_message="")) as call:
+            call.child.say(HANGS_UP_LATER)
+            await asyncio.sleep(0.1)
+            call.child.die()
+            await asyncio.wait_for(call.host.over.wait(), 5)
+            assert await call.stored() == ([("AGENT_CHILD_CRASHED", False)], "agent_error")
+            await asyncio.sleep(0)
+            assert call.host._tasks == set(), "nobody waits for them any more"
+
+    @in_virtual_time
     async def test_sentences_by_the_hundred_all_wait_their_turn(self) -> None:
         async with HostedCall(seconds_per_character=0.001) as call:
             number = call.child.begin_stream()
@@ -233,6 +273,25 @@ class TestInAChat:
             await bench.gateway.until(lambda: bench.gateway.of("s", ChatClosed) != [])
             assert bench.gateway.said("s")[-2:] == [
                 ChatStreamEnd(speech_id="s-1", text="Good bye.", complete=True),
+                ChatClosed(end_reason=EndReason.AGENT_DISCONNECTED),
+            ]
+
+    @in_virtual_time
+    async def test_what_waits_in_the_child_as_it_hangs_up_is_said_before_the_end(self) -> None:
+        async with running_runner() as bench:
+            await bench.chat("s")
+            (child,) = bench.sandbox.children
+            number = child.begin_stream()
+            child.say(HANGS_UP_LATER)
+            child.write(number, "One.")
+            child.end_stream(number)
+            await asyncio.sleep(1)
+            child.speak("Good bye.")
+            child.say(ipc.DisconnectClient(session_id="s"))
+            await bench.gateway.until(lambda: bench.gateway.of("s", ChatClosed) != [])
+            assert bench.gateway.said("s")[-3:] == [
+                ChatStreamEnd(speech_id="s-1", text="One.", complete=True),
+                ChatMessage(speech_id="s-2", text="Good bye."),
                 ChatClosed(end_reason=EndReason.AGENT_DISCONNECTED),
             ]
 

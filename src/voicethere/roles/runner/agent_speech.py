@@ -6,6 +6,7 @@ It does not know how speech reaches the client, nor when a session fails: the ma
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -52,6 +53,8 @@ class AgentSpeech:
         self._spoke = spoke
         self._streams: dict[int, OpenStream] = {}
         self._over = False
+        self._all_here = asyncio.Event()
+        self._all_here.set()
 
     def take(self, spoken: Spoken, done: Said) -> None:
         """Handle a message of the child's. `done(interrupted)` tells this child of this `speak`."""
@@ -78,6 +81,13 @@ class AgentSpeech:
                 elif not self._over:  # it was cut off before it began, and may not know yet
                     done(True)
 
+    def hanging_up(self, *, more: bool) -> None:
+        """The agent hangs up. `more` of what it said is with its child still, until this comes again."""
+        if more:
+            self._all_here.clear()
+        else:
+            self._all_here.set()
+
     def interrupt(self) -> None:
         """End the stream that is open."""
         for stream in self._streams.values():
@@ -86,8 +96,10 @@ class AgentSpeech:
     def close(self) -> None:
         """End the stream that is open, and say nothing any more."""
         self._over = True
+        self._all_here.set()
         self.interrupt()
 
     async def drained(self) -> None:
-        """Return once nothing is left to be said, and no stream is open."""
+        """Return once nothing is left to be said, here or in a child that hangs up, and no stream is open."""
+        await self._all_here.wait()
         await self._outlet.drained()

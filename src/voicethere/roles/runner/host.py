@@ -391,6 +391,7 @@ class SessionHost:
     async def _close_everything(self) -> None:
         """Close all parts at once, each bounded; what could not be closed is what failed."""
         self._timers.cancel_all()
+        self._speech.close()
         self._tokens.stop()
         if self._looking_up is not None:
             self._looking_up.cancel()
@@ -411,6 +412,8 @@ class SessionHost:
         match event:
             case ipc.Speak() | ipc.SpeakStart() | ipc.SpeakText() | ipc.SpeakEnd():
                 self._speech.take(event, self._children.answer_to(event))
+            case ipc.DisconnectClient(more=more):
+                self._speech.hanging_up(more=more)
             case ipc.SendToClient(payload=payload):
                 self._agent_sends(payload)
             case ipc.SendBinaryToClient(data=data, channel=channel):
