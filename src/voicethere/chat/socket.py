@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidProxy,
@@ -99,20 +99,30 @@ class ChatSocket:
             socket = await opening
         except (OSError, EOFError, WebSocketException) as error:
             return _not_opened(error)
-        async with socket:
+        try:
             on_open()
+            return await _read_all(socket, on_frame)
+        finally:
+            # In a task of its own: before Python 3.11.3 a time limit (that of the goodbye) does nothing in a
+            # task that was cancelled, and the socket would stay.
+            await asyncio.wait([asyncio.create_task(socket.close(), name="chat socket closing")])
+
+
+async def _read_all(
+    socket: ClientConnection, on_frame: Callable[[str | bytes], Awaitable[None]]
+) -> SocketEnd:
+    frames = length = 0
+    while True:
+        try:
+            frame = await socket.recv()
+        except ConnectionClosed as closed:
+            return _ended(closed)
+        await on_frame(frame)
+        frames, length = frames + 1, length + len(frame)
+        if frames >= _BREATH_FRAMES or length >= _BREATH_BYTES:
+            # Reading what is there already does not suspend: a flood would starve everyone else.
             frames = length = 0
-            while True:
-                try:
-                    frame = await socket.recv()
-                except ConnectionClosed as closed:
-                    return _ended(closed)
-                await on_frame(frame)
-                frames, length = frames + 1, length + len(frame)
-                if frames >= _BREATH_FRAMES or length >= _BREATH_BYTES:
-                    # Reading what is there already does not suspend: a flood would starve everyone else.
-                    frames = length = 0
-                    await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
 
 def _not_opened(error: Exception) -> SocketEnd:
