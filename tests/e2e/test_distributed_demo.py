@@ -39,6 +39,7 @@ async def test_the_demo_shows_the_same_on_several_machines_engines(tmp_path: Pat
         "handler_raises": ["AGENT_HANDLER_FAILED"],
         "child_killed": ["AGENT_CHILD_CRASHED"],
         "text_turn_raises": ["AGENT_HANDLER_FAILED"],
+        "chat_turn_raises": ["AGENT_HANDLER_FAILED"],
     }
     assert list(tmp_path.iterdir()) == [], "the demo left a folder"
 
