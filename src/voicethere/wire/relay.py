@@ -270,7 +270,8 @@ class ChatOutput(_ToService, frozen=True, kw_only=True, tag="chat_output"):
 
 
 class ChatPromptTaken(_ToService, frozen=True, kw_only=True, tag="chat_prompt_taken"):
-    """Every prompt of the session up to and with `number` was given to its agent."""
+    """The session's agent has begun with every prompt up to and with `number`; or has no hook for them, and
+    that was told."""
 
     session_id: str
     number: int

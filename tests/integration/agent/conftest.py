@@ -25,15 +25,23 @@ WAIT_SECONDS = 20.0
 
 
 class RunningAgent:
-    """One child, and what the runner heard of it so far."""
+    """One child, and what the runner heard of it so far: `events`, and apart from them `hooks`, as
+    `+name` and `-name`."""
 
     def __init__(self) -> None:
         self.events: list[AgentEvent] = []
+        self.hooks: list[str] = []
         self._changed = asyncio.Event()
         self.child: AgentChild = None  # type: ignore[assignment]
 
     def on_event(self, event: AgentEvent) -> None:
-        self.events.append(event)
+        match event:
+            case ipc.HandlerStarted(hook=hook):
+                self.hooks.append(f"+{hook}")
+            case ipc.HandlerFinished(hook=hook):
+                self.hooks.append(f"-{hook}")
+            case _:
+                self.events.append(event)
         self._changed.set()
 
     def of(self, kind: type[EventType]) -> list[EventType]:

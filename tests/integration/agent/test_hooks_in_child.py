@@ -165,6 +165,8 @@ async def test_messages_of_a_session_are_handled_one_at_a_time_and_in_order(star
         agent.child.send(ipc.DataChannelBinary(session_id="s1", data=str(n).encode(), channel="sync"))
     await agent.end_session()
     assert agent.spoken() == ["started", "async 1", "plain 1", "async 2", "plain 2", "async 3", "plain 3"]
+    each = ["on_session_start", *["on_data_channel_message", "on_data_channel_binary"] * 3]
+    assert agent.hooks == [f"{step}{hook}" for hook in each for step in "+-"]
     kinds = [type(event).__name__ for event in agent.events if not isinstance(event, ipc.AgentLoaded)]
     assert kinds[:2] == ["Speak", "SessionStartAck"]
     assert kinds[-1] == "SessionEndAck"

@@ -63,6 +63,14 @@ async def answer(ctx):
 
 define_agent(on_data_channel_message=answer)
 """
+HANGS_UP = b"""
+from voicethere.agent import define_agent, disconnect_client, speak
+
+define_agent(
+    on_session_start=lambda ctx: disconnect_client(ctx.session_id),
+    on_data_channel_message=lambda ctx: speak(ctx.session_id, "nobody hears this"),
+)
+"""
 SLOWLY = "".join(f"word {number}, " for number in range(40))
 
 
@@ -320,3 +328,24 @@ async def test_a_gateway_without_engines_to_share_is_refused(tmp_path: Path) -> 
     assert "redis_url" in result.output
     assert "serve sessions" in result.output
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.states("sem-chat/gateway/error-frame", "sem-chat/gateway/next-session")
+async def test_who_prompts_an_agent_that_hangs_up_as_its_sessions_start_is_told(
+    platform: RunningPlatform, operator: Operator
+) -> None:
+    deployed = await operator.deploy(HANGS_UP, name="shy", mode="data")
+    api = ChatApi(f"{platform.base_url}/c/{deployed.client_key}")
+    try:
+        talker = await api.listen("c")
+        await api.accepted("c", "hello")
+        told = await talker.until(of_type("session.error"))
+        assert told["data"]["code"] == "RUNNER_INTERNAL"
+        row = await row_of(operator, deployed.project_id, told)
+        assert "3 sessions of the conversation were begun for a prompt" in row["message"]
+        sessions = (await operator.ask("GET", f"/projects/{deployed.project_id}/sessions"))["sessions"]
+        assert len(sessions) == 3
+        kinds = [entity["kind"] for entity in (await api.timeline("c"))["entities"]]
+        assert kinds == ["message", "error"]
+    finally:
+        await api.aclose()

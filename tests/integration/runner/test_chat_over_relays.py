@@ -68,6 +68,10 @@ def on_data_channel_message(ctx):
             raise ValueError("no")
         case "pid":
             send_to_client(ctx.session_id, {"pid": os.getpid()})
+        case "count and bye":
+            speak(ctx.session_id, words())
+            speak(ctx.session_id, "Bye.")
+            disconnect_client(ctx.session_id)
         case "bye":
             speak(ctx.session_id, "Bye.")
             disconnect_client(ctx.session_id)
@@ -226,6 +230,21 @@ async def test_prompts_replies_and_a_stream(bench: Bench) -> None:
     assert bench.gateway.said("s")[-2] == ChatMessage(speech_id="s-3", text="Bye.")
     assert await bench.ended() == ([], "agent_disconnected")
     assert bench.gateway.prompts_taken("s") == 3
+
+
+async def test_last_words_behind_a_stream_are_said_and_what_nobody_began_with_is_for_the_next_session(
+    bench: Bench,
+) -> None:
+    await bench.begin()
+    for prompt in ("count and bye", "still there?"):
+        await bench.gateway.prompt("s", prompt)
+    assert (await bench.closes()).end_reason.value == "agent_disconnected"
+    assert bench.gateway.said("s")[-3:-1] == [
+        ChatStreamEnd(speech_id="s-2", text="One, two, three.", complete=True),
+        ChatMessage(speech_id="s-3", text="Bye."),
+    ]
+    assert await bench.ended() == ([], "agent_disconnected")
+    assert (bench.passed(), bench.gateway.prompts_taken("s")) == ([], 1)
 
 
 @pytest.mark.states(

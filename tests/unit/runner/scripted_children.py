@@ -13,13 +13,20 @@ Message = TypeVar("Message")
 
 
 class ScriptedChild:
-    """Answers what every agent's child answers; `got` is all that it was sent, but for pings."""
+    """Answers what every agent's child answers; `got` is all that it was sent, but for pings.
 
-    def __init__(self, spec: ChildSpec, pid: int, hooks: Sequence[str], *, loads: bool) -> None:
+    `starts` is whether its `on_session_start` returns by itself, `handles` whether its other hooks do.
+    """
+
+    def __init__(
+        self, spec: ChildSpec, pid: int, hooks: Sequence[str], *, loads: bool, starts: bool = True
+    ) -> None:
         self.spec = spec
         self.pid = pid
         self.got: list[ipc.ToChild] = []
         self.killed = False
+        self.starts = starts
+        self.handles = True
         self._hooks = hooks
         self._loads = loads
         self._frames: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -52,6 +59,14 @@ class ScriptedChild:
         """The stream is over."""
         self.say(ipc.SpeakEnd(session_id=session_id, speech_id=speech_id, complete=complete))
 
+    def begin_hook(self, session_id: str = "s") -> None:
+        """The agent begins with a message of the client's."""
+        self.say(ipc.HandlerStarted(session_id=session_id, hook="on_data_channel_message"))
+
+    def end_hook(self, session_id: str = "s") -> None:
+        """It is done with it."""
+        self.say(ipc.HandlerFinished(session_id=session_id, hook="on_data_channel_message"))
+
     def die(self, *, signal: int = 9) -> None:
         """The process is killed."""
         if not self._ended.done():
@@ -79,8 +94,11 @@ class ScriptedChild:
             case ipc.LoadAgent():
                 self.say(ipc.AgentLoadFailed(stage="import", message="ImportError: no", stack="…"))
                 self.die()
-            case ipc.SessionStart(session_id=session_id):
+            case ipc.SessionStart(session_id=session_id) if self.starts:
                 self.say(ipc.SessionStartAck(session_id=session_id))
+            case ipc.DataChannelMessage(session_id=session_id) if self.handles:
+                self.begin_hook(session_id)
+                self.end_hook(session_id)
             case ipc.SessionEnd(session_id=session_id):
                 self.say(ipc.SessionEndAck(session_id=session_id))
 
@@ -106,18 +124,21 @@ class ScriptedChild:
 class ScriptedSandbox:
     """`children` are those that were started, oldest first.
 
-    `loads`: whether their bundles can be loaded; `seconds` is what a start takes.
+    `loads`: whether their bundles can be loaded; `starts` as for a child; `seconds` is what a start takes.
     """
 
     def __init__(self, hooks: Sequence[str] = ("on_data_channel_message",), *, loads: bool = True) -> None:
         self.children: list[ScriptedChild] = []
         self.hooks = hooks
         self.loads = loads
+        self.starts = True
         self.seconds = 0.0
 
     async def start(self, spec: ChildSpec) -> ChildProcess:
         await asyncio.sleep(self.seconds)
-        child = ScriptedChild(spec, 1000 + len(self.children), self.hooks, loads=self.loads)
+        child = ScriptedChild(
+            spec, 1000 + len(self.children), self.hooks, loads=self.loads, starts=self.starts
+        )
         self.children.append(child)
         return child
 

@@ -143,6 +143,7 @@ async def test_a_prompt_is_a_chat_message_for_the_agent() -> None:
 async def test_a_prompt_that_is_repeated_is_taken_once_and_answered_again() -> None:
     async with chatting() as chat:
         await chat.gateway.prompt("s", "one")
+        await chat.gateway.until(lambda: chat.gateway.prompts_taken("s") == 1)
         for _ in range(3):
             await chat.gateway.say_prompt("s", 1)
         await asyncio.sleep(0.1)
@@ -191,6 +192,102 @@ async def test_a_prompt_that_no_agent_was_given_is_left_for_the_next_session() -
         assert await chat.ended() == ([], "runner_shutdown")
         assert chat.gateway.prompts_taken("s") == 0
         assert [output.prompts for output in bench.of(ChatOutput)] == [0]
+
+
+@in_virtual_time
+async def test_a_prompt_is_given_and_taken_when_the_one_before_it_is_dealt_with() -> None:
+    async with chatting() as chat:
+        chat.child.handles = False
+        for text in ("one", "two"):
+            await chat.gateway.prompt("s", text)
+        await asyncio.sleep(0.1)
+        assert (chat.prompts(), chat.gateway.prompts_taken("s")) == (["one"], 0)
+        chat.child.begin_hook()
+        chat.child.begin_hook()  # nobody gave it another one
+        await asyncio.sleep(0.1)
+        await chat.gateway.say_prompt("s", 2)
+        await asyncio.sleep(0.1)
+        assert (chat.prompts(), chat.gateway.prompts_taken("s")) == (["one"], 1)
+        chat.child.end_hook()
+        chat.child.end_hook()
+        await asyncio.sleep(0.1)
+        assert (chat.prompts(), chat.gateway.prompts_taken("s")) == (["one", "two"], 1)
+        chat.child.begin_hook()
+        await asyncio.sleep(0.1)
+        assert chat.gateway.prompts_taken("s") == 2
+
+
+@in_virtual_time
+async def test_prompts_wait_for_a_busy_agent_and_are_not_taken_past_what_is_kept() -> None:
+    async with chatting() as chat:
+        chat.child.handles = False
+        for number in range(MAX_EARLY_INPUTS + 2):
+            await chat.gateway.prompt("s", str(number))
+        chat.child.handles = True
+        chat.child.begin_hook()
+        chat.child.end_hook()
+        await asyncio.sleep(1)
+        assert chat.gateway.prompts_taken("s") == MAX_EARLY_INPUTS
+        await chat.gateway.say_prompts_again("s")
+        await asyncio.sleep(0.1)
+        assert chat.prompts() == [str(number) for number in range(MAX_EARLY_INPUTS + 2)]
+
+
+@pytest.mark.states("sem-chat/gateway/next-session")
+@in_virtual_time
+async def test_an_agent_that_hangs_up_as_its_session_starts_takes_no_prompt() -> None:
+    async with running_runner() as bench:
+        bench.sandbox.starts = False
+        await bench.chat("s")
+        chat = Chat(bench)
+        await chat.gateway.prompt("s", "hello")
+        await asyncio.sleep(0.1)
+        chat.child.say(ipc.DisconnectClient(session_id="s"))
+        chat.child.say(ipc.SessionStartAck(session_id="s"))
+        assert await chat.ended() == ([], "agent_disconnected")
+        assert (chat.prompts(), chat.gateway.prompts_taken("s")) == ([], 0)
+        assert [(output.body, output.prompts) for output in bench.of(ChatOutput)] == [
+            (ChatClosed(end_reason=EndReason.AGENT_DISCONNECTED), 0)
+        ]
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["another was given", "another has begun"])
+@in_virtual_time
+async def test_an_agent_that_hangs_up_takes_no_prompt_that_it_has_not_begun_with(begun: bool) -> None:
+    async with chatting() as chat:
+        chat.child.handles = False
+        for text in ("one", "two", "three"):
+            await chat.gateway.prompt("s", text)
+        await asyncio.sleep(0.1)
+        chat.child.begin_hook()
+        chat.child.end_hook()
+        await asyncio.sleep(0.1)
+        assert chat.prompts() == ["one", "two"]
+        if begun:
+            chat.child.begin_hook()
+        chat.child.say(ipc.DisconnectClient(session_id="s"))
+        if not begun:
+            chat.child.begin_hook()  # it did not know yet; what it answers is not said any more
+        chat.child.end_hook()
+        assert await chat.ended() == ([], "agent_disconnected")
+        taken = 2 if begun else 1
+        assert (chat.prompts(), chat.gateway.prompts_taken("s")) == (["one", "two"], taken)
+        assert chat.bench.of(ChatOutput)[-1].prompts == taken
+
+
+@in_virtual_time
+async def test_sessions_that_share_a_child_take_each_their_own_prompts() -> None:
+    agent = changed(shared_child_per_session=True)
+    async with running_runner() as bench:
+        await bench.chat("s", "t", agent=agent)
+        (child,) = bench.sandbox.children
+        child.handles = False
+        for session_id in ("s", "t"):
+            await bench.gateway.prompt(session_id, f"hello {session_id}")
+        await asyncio.sleep(0.1)
+        child.begin_hook("t")
+        await asyncio.sleep(0.1)
+        assert [bench.gateway.prompts_taken(session_id) for session_id in ("s", "t")] == [0, 1]
 
 
 @in_virtual_time
@@ -523,6 +620,24 @@ async def test_the_conversation_goes_on_with_another_child_where_the_project_wan
         assert failure.envelope.recoverable
         assert len(chat.bench.sandbox.children) == 2
         assert chat.prompts() == ["are you there?"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@in_virtual_time
+async def test_another_child_is_given_the_prompts_that_the_dead_one_had_not_begun_with(begun: bool) -> None:
+    async with chatting(agent=changed(agent_crash_policy=AgentCrashPolicy.RESTART_CHILD)) as chat:
+        chat.child.handles = False
+        for text in ("one", "two"):
+            await chat.gateway.prompt("s", text)
+        if begun:
+            chat.child.begin_hook()
+        chat.child.die()
+        await chat.gateway.prompt("s", "three")
+        await chat.gateway.until(lambda: chat.gateway.prompts_taken("s") == 3)
+        assert len(chat.bench.sandbox.children) == 2
+        assert chat.prompts() == (["two", "three"] if begun else ["one", "two", "three"])
+        (told,) = chat.gateway.of("s", ChatFailure)
+        assert (told.envelope.code, told.envelope.recoverable) == ("AGENT_CHILD_CRASHED", True)
 
 
 @in_virtual_time

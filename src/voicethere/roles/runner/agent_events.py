@@ -13,6 +13,8 @@ from voicethere.errors.causes import Crash, HandlerFailure
 from voicethere.wire.ipc import (
     AgentLoaded,
     DisconnectClient,
+    HandlerFinished,
+    HandlerStarted,
     IdleTimeoutDone,
     SendBinaryToClient,
     SendToClient,
@@ -60,6 +62,8 @@ Spoken = Speak | SpeakStart | SpeakText | SpeakEnd
 AgentEvent = (
     AgentLoaded
     | SessionStartAck
+    | HandlerStarted
+    | HandlerFinished
     | Spoken
     | SendToClient
     | SendBinaryToClient

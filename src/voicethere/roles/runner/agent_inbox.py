@@ -144,8 +144,10 @@ class Inbox:
         match message:
             case ipc.HandlerStarted(session_id=session_id, hook=hook):
                 self._watchdog.hook_began(session_id, hook[:_MAX_NAME_CHARS])
+                self._emit(message)
             case ipc.HandlerFinished(session_id=session_id):
                 self._watchdog.hook_over(session_id)
+                self._emit(message)
             case ipc.SessionStartAck(session_id=session_id):
                 if session.start_acknowledged:
                     self._drop("a second session_start_ack")

@@ -47,8 +47,8 @@ class ChatLegEvents(msgspec.Struct, frozen=True, kw_only=True):
     """What the leg calls, on the event loop.
 
     `opened`: somebody stores what the session says (again). `lost`: nobody has for a while. `broken`: more
-    waits than is kept. `prompt`: a user's text; whether the session keeps it for its agent, or has given it
-    to it (`prompt_given`). `remark`: a line for the agent's log.
+    waits than is kept. `prompt`: a user's text; whether the session keeps it for its agent, until that takes
+    it (`prompt_taken`). `remark`: a line for the agent's log.
     """
 
     opened: Callable[[], None]
@@ -84,7 +84,7 @@ class ChatLeg:
         self._streams: dict[int, _Stream] = {}
         self._told: set[str] = set()
         self._prompts = 0
-        self._given = 0
+        self._prompts_taken = 0
         self._stored_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._part_said_at = -GATHER_SECONDS
@@ -105,22 +105,22 @@ class ChatLeg:
     def prompted(self, number: int, text: str) -> None:
         """The session's prompt `number`: kept once, in order, and answered as often as it comes.
 
-        One that waits for an agent that is not there yet is not answered: where the session ends before that,
-        it is for the next one.
+        One that waits for its agent is not answered: where the session ends before it is taken, it is for the
+        next one.
         """
-        known = number <= self._given
+        known = number <= self._prompts_taken
         if number == self._prompts + 1 and not self._closing and self._events.prompt(text):
             self._prompts = number
         if known:
             self._answer_prompts()
 
-    def prompt_given(self) -> None:
-        """The agent was given the next one of the prompts that were kept."""
-        self._given += 1
+    def prompt_taken(self) -> None:
+        """The agent has begun with the next one of the prompts that were kept."""
+        self._prompts_taken += 1
         self._answer_prompts()
 
     def _answer_prompts(self) -> None:
-        self._send(ChatPromptTaken(session_id=self._session_id, number=self._given))
+        self._send(ChatPromptTaken(session_id=self._session_id, number=self._prompts_taken))
 
     def taken(self, number: int) -> None:
         """A gateway has stored every output up to `number`."""
@@ -313,7 +313,7 @@ class ChatLeg:
                 number=output.number,
                 body=output.body,
                 again=again,
-                prompts=self._given,
+                prompts=self._prompts_taken,
             )
         )
 

@@ -22,6 +22,7 @@ from voicethere.errors.times import iso_from_epoch
 from voicethere.roles.runner.agent_events import AgentEvent, LogLine, Spoken
 from voicethere.roles.runner.agent_speech import AgentSpeech, SpeechOutlet
 from voicethere.roles.runner.chat_leg import ChatLeg, ChatLegEvents
+from voicethere.roles.runner.chat_prompts import PROMPT_HOOK, ChatPrompts
 from voicethere.roles.runner.client_leg import ClientLeg
 from voicethere.roles.runner.client_messages import MessageRefused
 from voicethere.roles.runner.client_requests import ClientRequests
@@ -51,7 +52,6 @@ from voicethere.wire.control_channel import (
 from voicethere.wire.relay import AssignSession, RoomClosed, SignalToPeer, TokenIssued, TokenWanted
 from voicethere.wire.tagged import encode_text
 
-PROMPT_HOOK = "on_data_channel_message"
 _UNHEARD = f"the agent cannot answer in a chat: it has no {PROMPT_HOOK} hook, which is given the prompts"
 
 _log = structlog.get_logger(__name__)
@@ -107,6 +107,7 @@ class SessionHost:
             counts=parts.counts,
         )
         self._chat = self._new_chat() if assignment.chat else None
+        self._prompts = None if self._chat is None else self._new_prompts(self._chat)
         self._connections: ClientLeg = self._chat or self._new_connections()
         self._speaker = Speaker(
             synthesizer=parts.speech.synthesizer,
@@ -162,6 +163,15 @@ class SessionHost:
                 prompt=self._prompted,
                 remark=self._remark,
             ),
+        )
+
+    def _new_prompts(self, chat: ChatLeg) -> ChatPrompts:
+        return ChatPrompts(
+            send=self._children.send,
+            phase=lambda: self._state.phase,
+            heard=lambda: PROMPT_HOOK in self._hooks,
+            unheard=lambda: self._post(events.PromptUnheard(problem=_UNHEARD)),
+            taken=chat.prompt_taken,
         )
 
     # ------------------------------------------------------------------ from the runner
@@ -244,17 +254,15 @@ class SessionHost:
     # ------------------------------------------------------------------ effects
 
     def _start_session(self, effect: effects.StartSession) -> None:
+        if self._prompts is not None:
+            self._prompts.child_starts()
         self._children.session_start(effect.customer_context)
 
     def _to_agent(self, effect: effects.ToAgent) -> None:
-        if self._chat is None or not isinstance(effect.message, ipc.DataChannelMessage):
-            self._children.send(effect.message)
-            return
-        if PROMPT_HOOK in self._hooks:
-            self._children.send(effect.message)
+        if self._prompts is not None and isinstance(effect.message, ipc.DataChannelMessage):
+            self._prompts.add(effect.message)
         else:
-            self._post(events.PromptUnheard(problem=_UNHEARD))
-        self._chat.prompt_given()
+            self._children.send(effect.message)
 
     def _refuse_input(self, effect: effects.RefuseInput) -> None:
         kind = type(effect.message).__name__
@@ -426,6 +434,8 @@ class SessionHost:
                 self._loaded = True
                 if self._listener is not None and self._agent.settings.stt_enabled:
                     self._looking_up = self._spawn(self._look_up_commands())
+        if self._prompts is not None:
+            _tell_of_hooks(self._prompts, event)
         if (told := machine_event(event)) is not None:
             self._post(told)
 
@@ -469,10 +479,10 @@ class SessionHost:
     def _prompted(self, text: str) -> bool:
         """A user's prompt; False where this session cannot take it (now), and the next one may."""
         message = ipc.DataChannelMessage(session_id=self.session_id, raw=encode_text(Chat(text=text)))
-        state = self._state
-        if state.phase not in (Phase.OPENING, Phase.LIVE):
+        if self._state.phase not in (Phase.OPENING, Phase.LIVE):
             return False
-        if not (state.agent_has_session or fits(state.early, message)):
+        waiting = () if self._prompts is None else self._prompts.waiting
+        if not fits((*waiting, *self._state.early), message):
             return False
         self._post(events.ClientSent(message=message))
         return True
@@ -529,6 +539,16 @@ class SessionHost:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("session_task_failed", session_id=self.session_id, exc_info=error)
             self._post(events.RunnerFault(cause=error))
+
+
+def _tell_of_hooks(prompts: ChatPrompts, event: AgentEvent) -> None:
+    match event:
+        case ipc.SessionStartAck():
+            prompts.session_started()
+        case ipc.HandlerStarted(hook=hook):
+            prompts.hook_began(hook)
+        case ipc.HandlerFinished(hook=hook):
+            prompts.hook_over(hook)
 
 
 _PERFORM: dict[type[effects.Effect], Callable[[SessionHost, Any], None]] = {
