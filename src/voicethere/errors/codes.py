@@ -204,7 +204,8 @@ CATALOG: Mapping[SessionErrorCode, CodeInfo] = _catalog(
         "error came before it (the crash message could not be played), it is stored only: a client hears "
         "of no error after the one that ended the session.",
         note_on_recoverable="True where only the crash message of an agent that was started again could "
-        "not be played: the session goes on.",
+        "not be played: the session goes on. True, too, where a deploy or a runner that leaves cut off what "
+        "the agent of a chat was answering: saying it again begins the conversation's next session.",
         details=(
             _EXCEPTION_TYPE,
             Detail("runner_id", "the runner that is gone, where its process died"),

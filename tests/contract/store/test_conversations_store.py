@@ -286,7 +286,9 @@ async def test_what_the_ending_session_says_it_took_is_not_for_the_next(
         prompts_taken=1,
     )
     await store.apply_outputs([closed])
-    assert [found.text for found in await store.pending_prompts(project.id, "c1")] == ["not taken"]
+    (waiting,) = await store.pending_prompts(project.id, "c1")
+    # It was at work for the user: this one was not given to it in vain.
+    assert (waiting.text, waiting.attempts) == ("not taken", 0)
 
 
 @pytest.mark.usefixtures("chat")

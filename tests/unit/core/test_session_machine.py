@@ -597,3 +597,19 @@ def test_an_end_that_the_platform_orders_is_told_and_stored_with_its_reason_and_
     life.tell(events.AgentEnded(), events.Flushed(), events.TornDown())
     (end,) = life.tell(events.RecordsDurable())
     assert end == effects.QueueEnd(end_reason=reason, failed=False)
+
+
+def test_an_answer_that_the_platforms_end_cuts_off_is_an_error_where_nothing_else_tells_of_it() -> None:
+    life = live(DATA)
+    ordered = life.tell(events.EndOrdered(end_reason=EndReason.RUNNER_SHUTDOWN, cut_off=True))
+    (record,) = [effect for effect in ordered if isinstance(effect, effects.Record)]
+    assert (record.code, record.recoverable) == (SessionErrorCode.RUNNER_INTERNAL, True)
+    assert record.cause == "the platform ended the session (runner_shutdown) while its agent was answering"
+    assert [kind for kind in life.kinds(ordered) if kind in ("Record", "Tell", "SendClose")] == [
+        "Record",
+        "Tell",
+        "SendClose",
+    ]
+    life.tell(events.AgentEnded(), events.Flushed(), events.TornDown())
+    (end,) = life.tell(events.RecordsDurable())
+    assert end == effects.QueueEnd(end_reason=EndReason.RUNNER_SHUTDOWN, failed=False)

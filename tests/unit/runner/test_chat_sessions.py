@@ -714,6 +714,27 @@ async def test_a_deploy_or_a_runner_that_leaves_ends_it_in_order(draining: bool)
         assert chat.child.of(ipc.SessionEnd)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@in_virtual_time
+async def test_an_answer_that_a_deploy_or_a_leaving_runner_cuts_off_is_told(streaming: bool) -> None:
+    async with chatting() as chat:
+        if streaming:
+            chat.child.say(ipc.SpeakStart(session_id="s", speech_id=1))
+            chat.child.say(ipc.SpeakText(session_id="s", speech_id=1, text="Once upon"))
+        else:
+            chat.child.handles = False
+            await chat.gateway.prompt("s", "a long question")
+            await asyncio.sleep(0.1)
+            chat.child.begin_hook()
+        await asyncio.sleep(1)
+        await chat.bench.tell(EndSession(session_id="s", end_reason=EndReason.RUNNER_SHUTDOWN))
+        (row,), reason = await chat.ended()
+        assert (row[1], reason) == ("RUNNER_INTERNAL", "runner_shutdown")
+        (failure,) = [body for body in chat.gateway.said("s") if isinstance(body, ChatFailure)]
+        assert (failure.error_id, failure.envelope.recoverable) == (row[0], True)
+        assert chat.closing()[-1] == "runner_shutdown"
+
+
 @in_virtual_time
 async def test_a_service_may_give_it_up() -> None:
     async with chatting() as chat:

@@ -128,8 +128,16 @@ def session_over(
     if keep:
         if taken_up_to:
             taken(connection, session_id, taken_up_to)
+        # One that was at work for the user is no session that the prompt was given to in vain.
+        in_vain = 0 if taken_up_to else 1
         connection.execute(
-            update(conversation_prompts).where(*its).values(session_id=None, session_number=None)
+            update(conversation_prompts)
+            .where(*its)
+            .values(
+                session_id=None,
+                session_number=None,
+                attempts=conversation_prompts.c.attempts - 1 + in_vain,
+            )
         )
     else:
         connection.execute(delete(conversation_prompts).where(*its))

@@ -121,9 +121,14 @@ class Cancelled(Event, frozen=True, kw_only=True):
 
 
 class EndOrdered(Event, frozen=True, kw_only=True):
-    """The platform ends the session in order, without an error: the runner leaves, or a deploy said so."""
+    """The platform ends the session in order: the runner leaves, or a deploy said so.
+
+    `cut_off`: its agent is answering somebody who is told nothing of a session's end, and so must be told of
+    an answer that will not come.
+    """
 
     end_reason: EndReason
+    cut_off: bool = False
 
 
 class SpeechDrained(Event, frozen=True, kw_only=True):

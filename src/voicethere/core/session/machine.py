@@ -254,6 +254,11 @@ def _cancelled(step: Step, event: Cancelled) -> None:
 
 def _end_ordered(step: Step, event: EndOrdered) -> None:
     if step.wants_more() or step.state.phase is Phase.DRAINING_SPEECH:
+        if event.cut_off:
+            problem = (
+                f"the platform ended the session ({event.end_reason.value}) while its agent was answering"
+            )
+            step.record(SessionErrorCode.RUNNER_INTERNAL, problem, recoverable=True, tell=True)
         step.do(StopSpeech(), SendClose(reason=event.end_reason.value))
         step.end_cleanly(event.end_reason)
     elif step.state.phase is Phase.FAILING:

@@ -140,6 +140,11 @@ class ChatLeg:
 
     # ------------------------------------------------------------------ the agent's words
 
+    @property
+    def speaking(self) -> bool:
+        """Whether something is being said that is yet to be made."""
+        return bool(self._streams)
+
     def message(self, speech_id: int, text: str) -> None:
         """The agent said `text`. Each speech of the session has a number of its own."""
         self._put(ChatMessage(speech_id=self._speech(speech_id), text=text))

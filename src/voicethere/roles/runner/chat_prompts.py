@@ -53,6 +53,11 @@ class ChatPrompts:
         """Those that the agent has not begun with."""
         return tuple(self._waiting)
 
+    @property
+    def answering(self) -> bool:
+        """Whether the agent is at a prompt."""
+        return self._hook is _Hook.RUNNING
+
     def add(self, prompt: DataChannelMessage) -> None:
         """One more, for an agent that is loaded."""
         self._waiting.append(prompt)

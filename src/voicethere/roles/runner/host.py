@@ -218,8 +218,13 @@ class SessionHost:
         self._post(events.Cancelled())
 
     def end(self, reason: EndReason) -> None:
-        """End the session in order, without an error: its client is told the reason, and it is stored."""
-        self._post(events.EndOrdered(end_reason=reason))
+        """End the session in order: its client is told the reason, and it is stored.
+
+        A conversation is not told how its sessions end; an answer that is cut off is an error there.
+        """
+        answering = self._prompts is not None and self._prompts.answering
+        speaking = self._chat is not None and self._chat.speaking
+        self._post(events.EndOrdered(end_reason=reason, cut_off=answering or speaking))
 
     def fault(self, error: BaseException) -> None:
         """Something that was to be done for the session raised: that ends it, with an error."""
