@@ -18,7 +18,17 @@ from typing import Any
 import msgspec
 
 from voicethere.errors.records import ErrorRecord, SessionErrorEnvelope
-from voicethere.wire import control_channel, control_plane, http, queue, session_api, settings, signaling
+from voicethere.wire import (
+    chat_api,
+    control_channel,
+    control_plane,
+    http,
+    queue,
+    sem,
+    session_api,
+    settings,
+    signaling,
+)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _DEFS = "#/$defs/{name}"
@@ -97,6 +107,24 @@ PAGES: Mapping[str, Page] = MappingProxyType(
                 control_plane.ReplayAccepted,
                 settings.SessionSettings,
                 settings.ProjectSettings,
+            ),
+        ),
+        "sem-chat": Page(
+            title="SEM chat: prompts, frames and what is in them, timelines",
+            messages=(
+                chat_api.SubmitPrompt,
+                chat_api.PromptAccepted,
+                chat_api.IssuedConversation,
+                sem.SemFrame,
+                sem.LlmStart,
+                sem.LlmDelta,
+                sem.LlmEnd,
+                sem.TimelineUpsert,
+                sem.Log,
+                sem.AgentMode,
+                sem.DebuggerPause,
+                sem.TimelineSnapshot,
+                SessionErrorEnvelope,
             ),
         ),
         "queue": Page(

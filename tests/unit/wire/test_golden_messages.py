@@ -16,7 +16,7 @@ from voicethere.wire.tagged import UndecodableMessage, encode_text
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 FILES = sorted(path.stem for path in GOLDEN.glob("*.json"))
-COMPLETE = ("session-api", "signaling", "control-channel", "http-errors")
+COMPLETE = ("session-api", "signaling", "control-channel", "sem-chat", "http-errors")
 """Pages of which every message type has a golden."""
 
 # `The seed's "Error event envelope"`, to the letter.

@@ -33,6 +33,7 @@ def test_there_is_one_document_per_page() -> None:
         "signaling",
         "control-channel",
         "control-plane",
+        "sem-chat",
         "queue",
         "http-errors",
     }
@@ -68,6 +69,9 @@ def test_the_schema_accepts_every_golden(page: str, name: str, message: Any) -> 
         ("control-channel", "SpeechEvent", {"type": "speech_event", "event": "cough", "ts": "t"}),
         ("signaling", "Join", {"type": "join", "room": "r", "peer_id": "client-1"}),
         ("session-api", "StartSession", {}),
+        ("sem-chat", "SubmitPrompt", {"prompt": "hello"}),
+        ("sem-chat", "SemFrame", {"sem": True, "event": {"type": "log"}}),
+        ("sem-chat", "TimelineUpsert", {"version": 1.5, "entity": {"id": "m1", "kind": "message"}}),
         ("session-api", "SessionState", {"session_id": "s", "status": "lost"}),
         ("http-errors", "HttpErrorBody", {"error": {"code": "TEAPOT", "message": "m", "request_id": "r"}}),
         ("control-plane", "SessionSettings", {"idle_timeout_seconds": 29}),

@@ -20,15 +20,9 @@ from voicethere.adapters.http.errors import HttpProblem, not_found
 from voicethere.adapters.http.plain_errors import ERROR_CODE_HEADER, plain_error_responses
 from voicethere.core.usage import UsageExceeded
 from voicethere.roles.gateway.access import CHAT_PREFIX, Caller
-from voicethere.roles.gateway.checks import (
-    IssuedConversation,
-    Prompt,
-    PromptAccepted,
-    conversation_id,
-    customer_context,
-    prompt_text,
-)
+from voicethere.roles.gateway.checks import conversation_id, customer_context, prompt_text
 from voicethere.roles.gateway.gateway import Gateway, TooManyPrompts
+from voicethere.wire.chat_api import IssuedConversation, PromptAccepted, SubmitPrompt
 from voicethere.wire.http import HttpErrorCode
 from voicethere.wire.sem import TimelineSnapshot
 
@@ -61,7 +55,7 @@ def chat_router(gateway: Gateway) -> Router:
         responses=plain_error_responses(*_REFUSALS, 413, 415, 429),
     )
     async def submit_prompt(
-        base: FromPath[str], data: JSONBody[Prompt], caller: NamedDependency[Caller]
+        base: FromPath[str], data: JSONBody[SubmitPrompt], caller: NamedDependency[Caller]
     ) -> PromptAccepted:
         """Accepted once it is stored; the answer comes over the socket, and into the timeline.
 

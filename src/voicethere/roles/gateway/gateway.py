@@ -21,12 +21,12 @@ from voicethere.core.ports import Clock, RelayHub, RunnerAway
 from voicethere.errors.times import iso_from_epoch
 from voicethere.roles.background import Background, cancelled
 from voicethere.roles.gateway.access import Access, Caller
-from voicethere.roles.gateway.checks import IssuedConversation
 from voicethere.roles.gateway.here import ChatSocket, Key, SocketsHere
 from voicethere.roles.gateway.outputs import Outputs, OutputsEvents, Stored
 from voicethere.roles.gateway.prompts import Prompts, TooManyPrompts
 from voicethere.roles.gateway.recovery import Recovery
 from voicethere.roles.gateway.settings import GatewaySettings
+from voicethere.wire.chat_api import IssuedConversation
 from voicethere.wire.relay import (
     ChatFrames,
     ChatOutput,
