@@ -18,6 +18,10 @@ GRACE_SECONDS = 3.0
 App = Any
 """An ASGI app: every framework has its own type of it."""
 
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection is kept: longer than clients keep theirs (httpx: 5 s). Where both let go at the
+same time, a request may go out on one that is just being closed, and nobody can tell whether it arrived."""
+
 
 class Listener:
     """A port that is ours from now on. Port 0 takes a free one.
@@ -57,6 +61,7 @@ async def serve_http(
             app,
             log_config=None,
             access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(grace_seconds)),
             server_header=False,
             **(settings or {}),
