@@ -19,7 +19,6 @@ import signal
 import sys
 import time
 import uuid
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -29,6 +28,7 @@ from websockets.exceptions import WebSocketException
 
 from tools.torture.chat_outcomes import Entity, Fate, outcomes
 from tools.torture.chat_words import ORDERS, Asked, prompt
+from tools.torture.crowd_process import crowd_process
 from tools.torture.deployment import Deployment, Project
 from tools.torture.frame_watch import FrameWatch
 from tools.torture.journal import Journal
@@ -40,7 +40,6 @@ from voicethere.chat import (
     TimelineEntity,
     selectors,
 )
-from voicethere.cli.logs import configure_logs
 from voicethere.core.chat.session_actions import PushError
 
 PROMPT_SECONDS = 2.0
@@ -246,16 +245,7 @@ async def run_chatters(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run the conversations."""
-    parser = argparse.ArgumentParser(description="Chat conversations that journal what they are told.")
-    parser.add_argument("--base", required=True)
-    parser.add_argument("--journal", type=Path, required=True)
-    parser.add_argument("--deployment", type=Path, required=True)
-    parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    arguments = parser.parse_args()
-    configure_logs(level="INFO", file=arguments.log, role="chatters")
-    asyncio.run(run_chatters(arguments))
+    crowd_process("chatters", "Chat conversations that journal what they are told.", run_chatters)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,13 @@ import random
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from tools.torture.crowd_process import crowd_process
 from tools.torture.deployment import Deployment, Project
 from tools.torture.journal import Journal
-from voicethere.cli.logs import configure_logs
 from voicethere.client import (
     ConnectError,
     Session,
@@ -209,16 +208,7 @@ async def run_clients(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run the pool."""
-    parser = argparse.ArgumentParser(description="A pool of clients that journal what they are told.")
-    parser.add_argument("--base", required=True)
-    parser.add_argument("--journal", type=Path, required=True)
-    parser.add_argument("--deployment", type=Path, required=True)
-    parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--size", type=int, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    arguments = parser.parse_args()
-    configure_logs(level="INFO", file=arguments.log, role="clients")
-    asyncio.run(run_clients(arguments))
+    crowd_process("clients", "A pool of clients that journal what they are told.", run_clients)
 
 
 if __name__ == "__main__":
