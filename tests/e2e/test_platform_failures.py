@@ -119,11 +119,19 @@ async def test_a_locked_queue_is_spooled_and_a_killed_runner_loses_nothing_of_it
             # Its end is durable, and so it is over, although the queue takes nothing.
             await eventually_true("the agent's end", lambda: not psutil.pid_exists(first.agent_pid))
             await eventually_true("the session's end in the spool", lambda: spooled(data) == 2)
+            # Killed between the two, it would leave a session that the service still answers for.
+            await eventually_true("the service's knowing of it", lambda: is_over(data, first.session_id))
             (await keeper.present_runner()).kill()
             assert await second.is_told() == "RUNNER_INTERNAL"
         assert await codes(operator, first) == ["AGENT_HANDLER_FAILED"]
         assert await codes(operator, second) == ["RUNNER_INTERNAL"]
     await eventually_true("an empty spool", lambda: spooled(data) == 0)
+
+
+def is_over(data: Path, session_id: str) -> bool:
+    """Whether the session service has heard from the runner that the session is over."""
+    log = (data / "logs" / "platform.log").read_text(encoding="utf-8")
+    return any("session_over" in line and session_id in line for line in log.splitlines())
 
 
 def spooled(data: Path) -> int:
