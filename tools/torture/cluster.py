@@ -124,8 +124,9 @@ class Cluster:
             await self._add(name, command)
         said = await asyncio.gather(*(self.processes[name].serves() for name in (*roles, *balancers)))
         self.api_key = said[0]["api_key"]
-        self.fresh = {name: self.processes[name].held() for name in roles}
         await self._deploy()
+        # Only now: the control plane keeps the process that tries bundles, from the first one on.
+        self.fresh = {name: self.processes[name].held() for name in roles}
 
     async def start_load(self, *, rate: float, size: int, chats: int, seed: int) -> None:
         """`rate` errors a second in all, `size` clients at a time, and so many `chats`."""

@@ -87,7 +87,8 @@ async def converse(gateway: Gateway, seed: int) -> None:
         ]
         assert [prompt for prompt in prompts if prompt in accepted] == accepted, "each once, in order"
         doubtful = [prompt for prompt in prompts if prompt in maybe]
-        assert [prompt for prompt in maybe if prompt in doubtful] == doubtful, "each once at most, in order"
+        # Not in order: one that the client gave up on may come in behind the next one.
+        assert len(set(doubtful)) == len(doubtful), "each once at most"
         assert len(prompts) == len(accepted) + len(doubtful) + past, "and what went past the network"
         assert len({entity[0] for entity in chat.timeline}) == len(chat.timeline)
         assert len(chat.errors) <= 20
