@@ -13,7 +13,7 @@ import pytest
 
 from voicethere.adapters.sandbox import ZygoteSandbox
 from voicethere.core.clock import SystemClock
-from voicethere.core.ports import SandboxPort
+from voicethere.core.ports import Clock, SandboxPort
 from voicethere.roles.runner.agent_child import AgentChild, AgentEvent, AgentSpec, AgentTimeouts
 from voicethere.roles.runner.agent_events import AgentError, ChildGone, LogLine
 from voicethere.testing.subprocess_sandbox import SubprocessSandbox
@@ -137,7 +137,9 @@ async def sandbox(
 
 @pytest.fixture
 async def start_agent(sandbox: SandboxPort, tmp_path: Path) -> AsyncIterator[StartAgent]:
-    """`await start_agent(source, files=..., timeouts=..., env=..., loaded=True)` gives a RunningAgent."""
+    """`await start_agent(source, files=..., timeouts=..., env=..., loaded=True)` gives a RunningAgent.
+
+    `clock` is what its watchdog goes by."""
     started: list[RunningAgent] = []
 
     async def start(
@@ -149,6 +151,7 @@ async def start_agent(sandbox: SandboxPort, tmp_path: Path) -> AsyncIterator[Sta
         redact: Callable[[str], str] = lambda text: text,
         loaded: bool = True,
         on_event: Callable[[AgentEvent], None] | None = None,
+        clock: Clock | None = None,
     ) -> RunningAgent:
         folder = tmp_path / f"bundle{len(started)}"
         folder.mkdir()
@@ -160,7 +163,7 @@ async def start_agent(sandbox: SandboxPort, tmp_path: Path) -> AsyncIterator[Sta
             sandbox,
             spec=AgentSpec(bundle_dir=folder, environment=env or {}),
             on_event=on_event or agent.on_event,
-            clock=SystemClock(),
+            clock=clock or SystemClock(),
             redact=redact,
             # A loaded test machine is not what these tests are about.
             limits=timeouts or AgentTimeouts(start=30, ping_timeout=30),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -33,12 +34,13 @@ define_agent(on_data_channel_message=message)
 
 async def until(condition: Callable[[], bool]) -> None:
     """For what gives no event of its own."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 
 def open_descriptors() -> int:
+    gc.collect()  # what other tests forgot must not close in between
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -57,7 +59,13 @@ class Watched:
         self.gone = asyncio.Event()
         self._kill_after = kill_after
         self.child = AgentChild(
-            sandbox, spec=spec, on_event=self._on_event, clock=SystemClock(), redact=lambda text: text
+            sandbox,
+            spec=spec,
+            on_event=self._on_event,
+            clock=SystemClock(),
+            redact=lambda text: text,
+            # Ten at once on a loaded machine: none of them must look hung before it is killed.
+            limits=AgentTimeouts(start=30, ping_timeout=30),
         )
 
     def _on_event(self, event: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
@@ -11,6 +12,7 @@ from voicethere.core.clock import SystemClock
 from voicethere.errors.causes import Crash, CrashKind
 from voicethere.roles.runner.agent_child import AgentChild, AgentSpec, AgentTimeouts
 from voicethere.roles.runner.agent_events import ChildGone, LogLine
+from voicethere.testing.clock import ManualClock
 from voicethere.wire import ipc
 
 RUNS = """
@@ -23,8 +25,13 @@ RUNS = """
     def binary(ctx):
         exec(ctx.data.decode())
 
+    awake = threading.Event()
+
     define_agent(on_data_channel_message=message, on_data_channel_binary=binary)
 """
+
+QUICK_PINGS = AgentTimeouts(start=30, ping_interval=0.05, ping_timeout=0.3, hook=30)
+"""For a clock that the test moves: on a machine that is held up for so long every agent looks blocked."""
 
 
 async def crash_of(agent) -> Crash:
@@ -92,21 +99,33 @@ async def test_memory_that_ran_out_is_told_as_such(start_agent, code):
 
 
 async def test_a_blocked_event_loop_is_unresponsive(start_agent):
-    agent = await started(
-        start_agent, timeouts=AgentTimeouts(start=30, ping_interval=0.05, ping_timeout=0.3, hook=30)
-    )
-    agent.data("time.sleep(60)")
+    clock = ManualClock()
+    agent = await started(start_agent, timeouts=QUICK_PINGS, clock=clock)
+    agent.data("agent_log('info', 'blocked'); time.sleep(60)")
+    await agent.log("blocked")
+    async with asyncio.timeout(20):
+        while not agent.of(ChildGone):
+            clock.advance(QUICK_PINGS.ping_interval)
+            await asyncio.sleep(QUICK_PINGS.tick)
     crash = await crash_of(agent)
     assert crash.kind is CrashKind.UNRESPONSIVE
     assert crash.message == "the agent did not answer for 0.3 s: something blocks the event loop"
 
 
 async def test_a_plain_hook_that_blocks_does_not_block_the_pings(start_agent):
-    agent = await started(
-        start_agent, timeouts=AgentTimeouts(start=30, ping_interval=0.05, ping_timeout=1, hook=30)
-    )
-    code = b"time.sleep(1.5); speak('s1', 'awake')"
+    clock = ManualClock()
+    agent = await started(start_agent, timeouts=QUICK_PINGS, clock=clock)
+    await agent.start_session("s2")
+    code = b"agent_log('info', 'blocked'); awake.wait(60); speak('s1', 'awake')"
     agent.child.send(ipc.DataChannelBinary(session_id="s1", data=code, channel="sync"))
+    await agent.log("blocked")
+    dog = agent.child._watchdog
+    async with asyncio.timeout(20):
+        for ping in range(dog._pings, dog._pings + 12):  # it counts one interval of each hour: 0.6 s
+            clock.advance(3600)
+            while dog._pings <= ping or dog._unanswered:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(QUICK_PINGS.tick)
+    agent.data("awake.set()", "s2")
     await agent.said("awake")
     assert agent.of(ChildGone) == []
 
