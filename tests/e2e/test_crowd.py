@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.agents import ECHO
-from tests.e2e.waiting import eventually_true
+from tests.e2e.waiting import agents_of, eventually_true
 from voicethere.client import Credentials, SessionErrorEnvelope, connect_session
 from voicethere.testing.platform_process import Deployed, Operator, RunningPlatform, fresh_platform
 
@@ -126,7 +126,7 @@ async def test_a_crowd_is_served_in_order(platform: RunningPlatform, operator: O
     }
     assert max(overtaken.values()) <= CAPACITY, overtaken
 
-    await eventually_true("the end of every agent's process", lambda: not _agents(runner))
+    await eventually_true("the end of every agent's process", lambda: not agents_of(runner))
     assert len(list(scratch.iterdir())) == before
 
 
@@ -143,12 +143,3 @@ def _ask(database: Path, query: str) -> list[sqlite3.Row]:
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
         connection.row_factory = sqlite3.Row
         return connection.execute(query).fetchall()
-
-
-def _agents(runner: psutil.Process) -> list[psutil.Process]:
-    return [
-        agent
-        for child in runner.children()
-        if "zygote" in " ".join(child.cmdline())
-        for agent in child.children()
-    ]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import psutil
 import pytest
 import pytest_asyncio
 
 from tests.e2e.agents import ECHO
 from tests.e2e.person import Person
-from tests.e2e.waiting import eventually
+from tests.e2e.waiting import errors_at_the_end, eventually, runs
 from voicethere.testing.distributed import Distributed, distributed_platform
 from voicethere.testing.platform_process import Deployed, Operator
 from voicethere.testing.role_process import Role
@@ -44,19 +46,31 @@ async def deployed(operator: Operator) -> Deployed:
 
 async def codes(operator: Operator, person: Person) -> list[str]:
     """The session's stored errors, once its end is stored."""
-    project = person.deployed.project_id
-    await eventually(
-        "the session's end",
-        lambda: operator.session(project, person.session_id),
-        lambda row: row["ended_at"] is not None,
-    )
-    return [row["code"] for row in await operator.errors(project, person.session_id)]
+    rows = await errors_at_the_end(operator, person.deployed.project_id, person.session_id)
+    return [row["code"] for row in rows]
 
 
 def host_of(platform: Distributed, person: Person) -> Role:
     """The runner whose process has the person's agent below it."""
     above = {process.pid for process in psutil.Process(person.agent_pid).parents()}
     return next(role for role in platform.runners if role.running and role.pid in above)
+
+
+class Places(msgspec.Struct, frozen=True):
+    """What who assigns sessions has to give away, as it tells every service."""
+
+    runners: int
+    capacity: int
+    free: int
+
+
+async def places(platform: Distributed) -> Places:
+    """As the first service knows them."""
+    async with httpx.AsyncClient(timeout=30) as http:
+        metrics = (await http.get(platform.service.said["ops_url"] + "/metrics")).text
+    numbers = dict(line.rpartition(" ")[::2] for line in metrics.splitlines() if not line.startswith("#"))
+    named = ("runners", "sessions_capacity", "sessions_free")
+    return Places(*(int(float(numbers.get(f"voicethere_{name}", "0"))) for name in named))
 
 
 async def test_sessions_start_at_one_service_while_another_coordinates(
@@ -91,6 +105,11 @@ async def test_clients_of_a_dead_runner_are_told_and_others_do_not_notice(
     platform: Distributed, operator: Operator, deployed: Deployed
 ) -> None:
     services = platform.session_services
+    await eventually(
+        "two runners without a session",
+        lambda: places(platform),
+        lambda now: now.runners == 2 and now.free == now.capacity,
+    )
     people = [Person(services[number % 2], deployed) for number in range(4)]
     for person in people:
         await person.__aenter__()
@@ -134,6 +153,11 @@ async def test_a_runner_that_leaves_lets_its_sessions_go_on(
     async with Person(platform.session_service, deployed) as person:
         leaving = host_of(platform, person)
         leaving.send_signal(signal.SIGTERM)
+        await eventually(
+            "its word that it takes no more",
+            lambda: places(platform),
+            lambda now: now.free <= now.capacity / 2,
+        )
         for _ in range(3):  # whoever comes now is hosted elsewhere
             async with Person(platform.session_service, deployed) as later:
                 assert host_of(platform, later) is not leaving
@@ -152,7 +176,7 @@ async def test_a_runner_in_a_hurry_ends_its_sessions_in_order(
     async with Person(platform.session_service, deployed) as person:
         leaving = host_of(platform, person)
         leaving.send_signal(signal.SIGTERM)
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=30) as http:
             # Two signals at once are one.
             await eventually(
                 "its word that it leaves",
@@ -190,15 +214,14 @@ async def test_nothing_outlives_a_killed_starter() -> None:
     await starter.stdout.readline()
     everything = psutil.Process(starter.pid).children(recursive=True)
     assert len(everything) > 10
-    commands = {process: " ".join(process.cmdline()) for process in everything}
+    commands: dict[psutil.Process, str] = {}
+    for process in everything:
+        with contextlib.suppress(psutil.NoSuchProcess):  # PostgreSQL's own come and go
+            commands[process] = " ".join(process.cmdline())
     starter.send_signal(signal.SIGKILL)
     await starter.communicate()
 
     async def alive() -> list[str]:
-        return [
-            commands[process]
-            for process in everything
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        ]
+        return [command for process, command in commands.items() if runs(process)]
 
     await eventually("the end of every process", alive, lambda left: not left)

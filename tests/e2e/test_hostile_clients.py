@@ -210,17 +210,20 @@ class TestSignaling:
         self, platform: RunningPlatform, operator: Operator, deployed: Deployed
     ) -> None:
         credentials = await started(platform, deployed)
-        async with connect_session(credentials) as session:
+        address = f"{credentials.signaling_url}?token={credentials.join_token}"
+        async with websockets.connect(address) as other, connect_session(credentials) as session:
             session.send_chat("raise")
             async with asyncio.timeout(ANSWER_SECONDS):
                 await session.closed
+                # The service itself closes the other: it knows by now, whoever stores it first.
+                await other.wait_closed()
         await eventually(
             "the session's end",
             lambda: operator.session(deployed.project_id, credentials.session_id),
             lambda row: row["status"] == "failed",
         )
         with pytest.raises(InvalidStatus) as refused:
-            await websockets.connect(f"{credentials.signaling_url}?token={credentials.join_token}")
+            await websockets.connect(address)
         assert refused.value.response.status_code == 401
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.e2e.agents import ECHO
-from tests.e2e.waiting import PATIENCE, eventually_true
+from tests.e2e.waiting import PATIENCE, agents_of, errors_at_the_end, eventually_true
 from voicethere.client import ConnectError, Credentials, SessionErrorEnvelope, connect_session, start_session
 from voicethere.testing.platform_process import Deployed, Operator, RunningPlatform
 
@@ -96,16 +96,6 @@ class Person:
             await session.close()
 
 
-def children_of(runner: psutil.Process) -> set[int]:
-    """The agents' processes: children of the zygote, which is a child of the runner."""
-    return {
-        agent.pid
-        for child in runner.children()
-        if "zygote" in " ".join(child.cmdline())
-        for agent in child.children()
-    }
-
-
 class Footprint(msgspec.Struct, frozen=True):
     """What the runner's process holds."""
 
@@ -119,7 +109,7 @@ def footprint(runner: psutil.Process, scratch: Path) -> Footprint:
     return Footprint(
         threads=runner.num_threads(),
         descriptors=runner.num_fds(),
-        agents=len(children_of(runner)),
+        agents=len(agents_of(runner)),
         scratch=sum(1 for _ in scratch.iterdir()),
     )
 
@@ -136,10 +126,12 @@ async def test_kill_any_child_at_any_moment(platform: RunningPlatform, operator:
     for deployed in (data, voice):
         warm = Person(-1, deployed)
         await warm.start(platform)
-        await eventually_true("the first agent's process", lambda: bool(children_of(runner)))
-        (warm.agent_pid,) = children_of(runner)
+        await eventually_true("the first agent's process", lambda: bool(agents_of(runner)))
+        (warm.agent_pid,) = agents_of(runner)
         await warm.talk_until_killed(0.5)
-        await eventually_true("the end of the first agent's process", lambda: not children_of(runner))
+        # Then its folder and its sockets are gone, too: we count what stays.
+        await errors_at_the_end(operator, deployed.project_id, warm.session_id)
+        assert not agents_of(runner)
     before = footprint(runner, scratch)
 
     chance = random.Random(SEED)
@@ -147,8 +139,8 @@ async def test_kill_any_child_at_any_moment(platform: RunningPlatform, operator:
     known: set[int] = set()
     for person in people:
         await person.start(platform)
-        await eventually_true("the agent's process", lambda: bool(children_of(runner) - known))
-        (person.agent_pid,) = children_of(runner) - known
+        await eventually_true("the agent's process", lambda: bool(agents_of(runner) - known))
+        (person.agent_pid,) = agents_of(runner) - known
         known.add(person.agent_pid)
 
     over = asyncio.Event()
@@ -167,14 +159,14 @@ async def test_kill_any_child_at_any_moment(platform: RunningPlatform, operator:
 
     for person in people:
         told = [error.code for error in person.errors]
-        rows = await operator.errors(person.deployed.project_id, person.session_id)
+        rows = await errors_at_the_end(operator, person.deployed.project_id, person.session_id)
         expected = [] if person.survives else ["AGENT_CHILD_CRASHED"]
         assert told == expected, (person.number, told)
         assert [row["code"] for row in rows] == expected, (person.number, rows)
         if rows:
             assert rows[0]["details"]["crash_kind"] == "signal"
 
-    await eventually_true("the end of every agent's process", lambda: not children_of(runner))
+    await eventually_true("the end of every agent's process", lambda: not agents_of(runner))
     await eventually_true(
         f"a runner that holds no more than before ({before})",
         lambda: (

@@ -9,7 +9,7 @@ import sys
 import psutil
 import pytest
 
-from tests.e2e.waiting import eventually_true
+from tests.e2e.waiting import eventually_true, runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -40,5 +40,5 @@ async def test_nothing_outlives_a_killed_starter() -> None:
     await starter.communicate()
     await eventually_true(
         "the end of every process of the platform",
-        lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in everything),
+        lambda: not any(runs(each) for each in everything),
     )

@@ -19,8 +19,8 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.agents import ECHO
-from tests.e2e.person import ANSWER_SECONDS, Person
-from tests.e2e.waiting import eventually, eventually_true
+from tests.e2e.person import Person
+from tests.e2e.waiting import PATIENCE, errors_at_the_end, eventually, eventually_true, runs
 from voicethere.testing.platform_process import Deployed, Operator, RunningPlatform
 from voicethere.testing.roles_apart import RolesApart, roles_apart
 
@@ -31,13 +31,7 @@ NEVER_IDLE = {"idle_timeout_enabled": False}
 
 async def stored(operator: Operator, person: Person) -> list[dict[str, Any]]:
     """The session's errors once its end is stored."""
-    project = person.deployed.project_id
-    await eventually(
-        "the session's end",
-        lambda: operator.session(project, person.session_id),
-        lambda row: row["ended_at"] is not None,
-    )
-    return await operator.errors(project, person.session_id)
+    return await errors_at_the_end(operator, person.deployed.project_id, person.session_id)
 
 
 async def codes(operator: Operator, person: Person) -> list[str]:
@@ -161,7 +155,7 @@ async def test_clients_of_a_killed_runner_are_told_and_the_next_session_works(
             assert ended["end_reason"] == "error"
     await eventually_true(
         "the end of all processes of the runner",
-        lambda: not any(process.is_running() for process in processes),
+        lambda: not any(runs(process) for process in processes),
     )
     async with Person(platform, deployed) as later:
         await later.talks("still here?")
@@ -176,7 +170,7 @@ async def test_a_runner_that_hangs_is_replaced(
         runner.suspend()
         assert await person.is_told() == "RUNNER_INTERNAL"
         assert await codes(operator, person) == ["RUNNER_INTERNAL"]
-        await eventually_true("the end of the runner that hangs", lambda: not runner.is_running())
+        await eventually_true("the end of the runner that hangs", lambda: not runs(runner))
     async with Person(platform, deployed) as later:
         await later.talks("still here?")
 
@@ -251,7 +245,7 @@ async def test_a_second_session_service_on_the_same_data_is_refused(apart: Roles
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(ANSWER_SECONDS):
+    async with asyncio.timeout(PATIENCE):
         _, said = await second.communicate()
     assert second.returncode == 1
     assert b"Error: cannot serve" in said

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import psutil
 import pytest
 import tenacity
+
+from voicethere.testing.platform_process import Operator
 
 T = TypeVar("T")
 PATIENCE = 60.0
@@ -36,3 +40,34 @@ async def eventually_true(what: str, look: Callable[[], bool]) -> None:
         return look()
 
     await eventually(what, ask)
+
+
+async def errors_at_the_end(operator: Operator, project_id: str, session_id: str) -> list[dict[str, Any]]:
+    """The session's stored errors once its end is stored: that comes behind all of them.
+
+    By then nothing of the session is left on its runner, either.
+    """
+    await eventually(
+        "the session's end",
+        lambda: operator.session(project_id, session_id),
+        lambda row: row["ended_at"] is not None,
+    )
+    return await operator.errors(project_id, session_id)
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it has not ended; one that nobody has collected yet has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it was collected between the two looks
+        return False
+
+
+def agents_of(runner: psutil.Process) -> set[int]:
+    """The agents' processes: children of the zygote, which is a child of the runner."""
+    agents: set[int] = set()
+    for child in runner.children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # zombies, too: it ended while we looked
+            if "zygote" in " ".join(child.cmdline()):
+                agents.update(agent.pid for agent in child.children())
+    return agents
