@@ -94,7 +94,7 @@ class ScriptedRunner:
         *,
         where: Callable[[M], bool] = lambda _: True,
         count: int = 1,
-        seconds: float = 5.0,
+        seconds: float = 20.0,
     ) -> M:
         """The `count`th message of this kind, waited for.
 

@@ -17,6 +17,7 @@ import pytest
 from voicethere.adapters.bundles import BundleDamaged, DirectoryBundleStore, open_bundle_store
 from voicethere.adapters.bundles.s3 import MAX_OBJECT_BYTES, S3BundleStore
 from voicethere.core.ports import BundlesUnavailable
+from voicethere.testing.ports import free_port
 
 DATA = b"def agent(): ...\n"
 CHECKSUM = hashlib.sha256(DATA).hexdigest()
@@ -149,9 +150,7 @@ async def test_a_server_that_stalls_is_unavailable() -> None:
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    said = await words_of(lambda store: store.put(CHECKSUM, DATA), store_at(port))
+    said = await words_of(lambda store: store.put(CHECKSUM, DATA), store_at(free_port()))
     assert "EndpointConnectionError" in said
 
 

@@ -7,7 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
+import pytest
+from aiortc import RTCIceTransport
 
+from voicethere.adapters.rtc import liveness
 from voicethere.adapters.rtc.client_peer import ClientPeer
 from voicethere.adapters.rtc.events import ControlClosed, ControlReceived, PeerEvent
 from voicethere.roles.runner.connections import MAX_WAITING_SIGNALS, ClientConnections, ConnectionEvents
@@ -16,14 +19,16 @@ from voicethere.testing.scripted_server import cut_wires
 from voicethere.wire.signaling import RUNNER_PEER_ID, Description, PeerLeft, SessionDescription
 from voicethere.wire.tagged import encode_text
 
-SETTINGS = RunnerSettings(runner_id="r", reoffer_seconds=0.05, quiet_seconds=0.1, answer_seconds=0.2)
+SETTINGS = RunnerSettings(runner_id="r", reoffer_seconds=0.05, quiet_seconds=0.1, answer_seconds=20.0)
+"""A client that is there has time to say so. Where it is gone, nobody need wait for that: see `IMPATIENT`."""
+IMPATIENT = msgspec.structs.replace(SETTINGS, answer_seconds=0.5)
 ME = "client-me"
 
 
 class Session:
     """A room with one client in it, who answers whatever it is offered."""
 
-    def __init__(self, *, audio: bool = False) -> None:
+    def __init__(self, settings: RunnerSettings) -> None:
         self.happened: list[str] = []
         self.heard: list[str | bytes] = []
         self.ignored: list[str] = []
@@ -36,9 +41,9 @@ class Session:
         self.runner = ClientConnections(
             session_id="s",
             room_id="room",
-            audio=audio,
+            audio=False,
             ice_servers=[],
-            settings=SETTINGS,
+            settings=settings,
             signal=self._signal,
             events=ConnectionEvents(
                 opened=lambda: self._note("opened"),
@@ -88,7 +93,7 @@ class Session:
         )
         self.runner.signalled(peer_id, encode_text(answer))
 
-    async def until(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], bool], timeout: float = 20.0) -> None:
         async with asyncio.timeout(timeout):
             while not condition():
                 self._news.clear()
@@ -102,8 +107,8 @@ class Session:
 
 
 @contextlib.asynccontextmanager
-async def session() -> AsyncIterator[Session]:
-    room = Session()
+async def session(settings: RunnerSettings = SETTINGS) -> AsyncIterator[Session]:
+    room = Session(settings)
     try:
         room.runner.joined(ME)
         await room.until(lambda: room.happened == ["opened"])
@@ -149,7 +154,7 @@ async def test_nothing_that_is_on_its_way_is_lost_when_a_connection_is_replaced(
 
 
 async def test_a_transport_that_is_lost_is_offered_again_on_the_open_socket() -> None:
-    async with session() as room:
+    async with session(IMPATIENT) as room:
         cut_wires(room.peers[0])
         await room.until(lambda: room.happened == ["opened", "lost", "opened"])
         assert room.offers == [ME, ME]
@@ -158,7 +163,7 @@ async def test_a_transport_that_is_lost_is_offered_again_on_the_open_socket() ->
 
 
 async def test_a_client_that_is_gone_altogether_is_lost_soon_and_not_offered_anything() -> None:
-    async with session() as room:
+    async with session(IMPATIENT) as room:
         cut_wires(room.peers[0])
         room.runner.left(ME)
         await room.until(lambda: room.happened == ["opened", "lost"])
@@ -166,10 +171,20 @@ async def test_a_client_that_is_gone_altogether_is_lost_soon_and_not_offered_any
         assert room.offers == [ME]
 
 
-async def test_a_lost_socket_alone_changes_nothing() -> None:
+async def test_a_lost_socket_alone_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = liveness.answers
+    answers: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def asked(ice: RTCIceTransport, seconds: float) -> bool:
+        answer = await ask(ice, seconds)
+        answers.put_nowait(answer)
+        return answer
+
+    monkeypatch.setattr(liveness, "answers", asked)
     async with session() as room:
         room.runner.left(ME)
-        await asyncio.sleep(SETTINGS.quiet_seconds + SETTINGS.answer_seconds + 0.5)
+        for _ in range(5):
+            assert await asyncio.wait_for(answers.get(), 10)
         assert room.happened == ["opened"]
         assert room.runner.send_control("still there")
         await room.until(lambda: (0, ControlReceived("still there")) in room.at_client)

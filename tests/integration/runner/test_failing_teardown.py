@@ -91,7 +91,11 @@ class Bench:
         await store.put(CHECKSUM, BUNDLE)
         self.runner = Runner(
             settings=RunnerSettings(
-                runner_id="r", teardown_seconds=0.5, stop_agent_seconds=0.1, host_addresses=("127.0.0.1",)
+                runner_id="r",
+                # Short only where it is waited for: a busy machine may need that long to end a process.
+                teardown_seconds=1.0 if self.sandbox.fault == "hangs" else SOON,
+                stop_agent_seconds=0.1,
+                host_addresses=("127.0.0.1",),
             ),
             link=self.hub.new_link(lambda: RunnerHello(runner_id="r", capacity=2)),
             sandbox=self.sandbox,
@@ -153,7 +157,7 @@ async def test_a_teardown_in_which_nothing_fails_records_nothing(bench: Bench) -
 
 @pytest.mark.parametrize(
     ("bench", "words"),
-    [("hangs", "did not close within 0.5 s"), ("fails", "the scratch folder is busy")],
+    [("hangs", "did not close within 1 s"), ("fails", "the scratch folder is busy")],
     indirect=["bench"],
 )
 async def test_an_agents_process_that_cannot_be_removed_is_recorded(bench: Bench, words: str) -> None:

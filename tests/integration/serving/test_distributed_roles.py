@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.integration.serving.collector import Collector, collector
 from voicethere.adapters.queue.redis_stream import RedisErrorQueue
 from voicethere.testing.distributed import Distributed, distributed_platform
 from voicethere.testing.platform_process import Operator
+from voicethere.testing.ports import free_port
 from voicethere.testing.queue import sample_error
 from voicethere.testing.role_process import Role, command
 
@@ -61,7 +61,8 @@ async def metric(http: httpx.AsyncClient, role: Role, name: str) -> float:
 
 
 def log_lines(role: Role) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(role.log_file).read_text().splitlines()]
+    whole, _, _ = Path(role.log_file).read_text().rpartition("\n")  # the last one may be half written
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 async def test_every_role_is_ready_and_says_of_what(platform: Distributed, http: httpx.AsyncClient) -> None:
@@ -147,12 +148,14 @@ async def test_numbers_traces_and_logs_of_a_request_and_its_job(
 
     await eventually("the job's failure", state, lambda seen: seen["status"] == "failed")
 
-    assert (
-        await metric(http, service, 'voicethere_http_requests_total{method="POST",route="/v1/sessions"') == 1
-    )
-    assert await metric(http, service, 'voicethere_provisioning_seconds_count{outcome="NOT_DEPLOYED"}') == 1
-    for number in ("voicethere_runners ", "voicethere_coordinator "):
+    for number in (
+        'voicethere_http_requests_total{method="POST",route="/v1/sessions"',
+        # A job counts once its error is queued, some time after its failure can be seen.
+        'voicethere_provisioning_seconds_count{outcome="NOT_DEPLOYED"}',
         # A term that begins while Redis comes back may have to begin again: the roll's call needs it, too.
+        "voicethere_runners ",
+        "voicethere_coordinator ",
+    ):
         await eventually(
             number, lambda number=number: metric(http, service, number), lambda found: found == 1
         )
@@ -215,8 +218,7 @@ async def test_a_service_serves_on_while_load_balancers_notice(
 async def test_a_role_that_waits_for_its_database_says_so_and_serves_when_it_is_there(
     platform: Distributed, http: httpx.AsyncClient
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as reserved:
-        port = reserved.getsockname()[1]
+    port = free_port()
     await platform.postgres.stop()
     starting = asyncio.create_task(platform.add("worker", f"--ops-port={port}"))
 

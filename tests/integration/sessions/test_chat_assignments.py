@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.integration.sessions.conftest import Platform, eventually
+from tests.integration.sessions.conftest import PATIENCE, Platform, eventually
 from voicethere.adapters.store.store import SessionRecord
 from voicethere.roles.sessions.hosted import room_id_of
 from voicethere.testing.scripted_runner import ScriptedRunner
@@ -140,7 +140,7 @@ async def test_a_forced_deploy_ends_only_conversations_of_something_older(platfo
     platform.service.tick()
     assert (await runner.heard(EndSession)).session_id == older
     await runner.close(older)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while await platform.store.active_deployments():
             platform.clock.advance(1.0)
             platform.service.tick()

@@ -40,7 +40,7 @@ from voicethere.wire.relay import (
 from voicethere.wire.session_api import Mode
 from voicethere.wire.settings import ProjectSettings, SessionSettings
 
-from .conftest import SECRET, SETTINGS, Peer, Served, connect, eventually
+from .conftest import PATIENCE, SECRET, SETTINGS, Peer, Served, connect, eventually
 
 RUNNER_IS_THERE = {"type": "peer-joined", "peerId": "voice-agent-server"}
 RUNNER_LEFT = {"type": "peer-left", "peerId": "voice-agent-server"}
@@ -68,7 +68,7 @@ class Service:
             SETTINGS,
         )
         self._running = asyncio.create_task(self.service.run())
-        await asyncio.wait_for(self.service.ready(), 5)
+        await asyncio.wait_for(self.service.ready(), PATIENCE)
         app = build_app(
             [sessions_router(self.service, BearerAuth(self.store.find_key))],
             title="sessions",
@@ -86,7 +86,7 @@ class Service:
         await self.server.aclose()
         await self.hub.aclose()
         await self.lease.aclose()
-        await asyncio.wait_for(self._running, 5)
+        await asyncio.wait_for(self._running, PATIENCE)
         await self.store.aclose()
 
     async def start_session(self, **body: Any) -> str:
@@ -104,7 +104,7 @@ class Service:
         return state
 
     async def until(self, session_id: str, **wanted: Any) -> dict[str, Any]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 state = await self.poll(session_id)
                 if all(state.get(key) == value for key, value in wanted.items()):
@@ -193,7 +193,7 @@ class Cluster:
 
     async def until_stored(self, session_id: str, holds: Callable[[SessionRecord], bool]) -> None:
         """Return once the database has the session so; nothing announces it."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (record := await self.store.get_session(session_id)) is None or not holds(record):
                 pass
 
@@ -214,7 +214,7 @@ class Cluster:
         for service in list(self.services):
             await self.stop(service)
         await self.worker.stop()
-        await asyncio.wait_for(self._working, 10)
+        await asyncio.wait_for(self._working, PATIENCE)
         await self.store.aclose()
 
 
@@ -497,7 +497,7 @@ async def test_a_forced_deploy_does_not_wait_for_ever(cluster: Cluster) -> None:
 
 
 async def _completed(cluster: Cluster) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while await cluster.store.active_deployments():
             cluster.advance(1.0)
             await asyncio.sleep(0.005)

@@ -33,7 +33,15 @@ async def raw(server: RedisServer) -> AsyncIterator[redis.asyncio.Redis]:
 
 @pytest.fixture
 async def queue(server: RedisServer) -> AsyncIterator[RedisErrorQueue]:
-    queue = RedisErrorQueue(server.url, answer_seconds=0.5)
+    queue = RedisErrorQueue(server.url)
+    yield queue
+    await queue.aclose()
+
+
+@pytest.fixture
+async def impatient(server: RedisServer) -> AsyncIterator[RedisErrorQueue]:
+    """For a Redis that does not answer."""
+    queue = RedisErrorQueue(server.url, answer_seconds=1.0)
     yield queue
     await queue.aclose()
 
@@ -71,12 +79,12 @@ def items_of(deliveries: list[Delivery]) -> list[QueueItem | None]:
 # ------------------------------------------------------------------ several consumers
 
 
-async def test_each_item_is_given_to_one_of_two_workers(
-    queue: RedisErrorQueue, other: RedisErrorQueue
-) -> None:
+async def test_each_item_is_given_to_one_of_two_workers(server: RedisServer, queue: RedisErrorQueue) -> None:
+    other = RedisErrorQueue(server.url)  # takes over only what is 10 s old
     items = [sample_error() for _ in range(60)]
     await queue.put(items)
     first, second = await received(queue, 10, limit=10), await received(other, 50)
+    await other.aclose()
     given = items_of(first) + items_of(second)
     assert sorted(item.record.id for item in given if isinstance(item, ErrorItem)) == sorted(
         item.record.id for item in items
@@ -129,7 +137,8 @@ async def test_an_end_waits_until_the_errors_in_front_of_it_are_stored_by_whoeve
     assert items_of(await received(patient, 1)) == [end]
 
 
-async def test_ends_that_wait_for_each_other_all_come(queue: RedisErrorQueue, other: RedisErrorQueue) -> None:
+async def test_ends_that_wait_for_each_other_all_come(server: RedisServer, queue: RedisErrorQueue) -> None:
+    other = RedisErrorQueue(server.url)  # takes over only what is 10 s old
     await queue.put([item for number in range(20) for item in (sample_error(), end_of(f"s{number}"))])
 
     async def work(consumer: RedisErrorQueue, stored: list[QueueItem | None]) -> None:
@@ -143,6 +152,7 @@ async def test_ends_that_wait_for_each_other_all_come(queue: RedisErrorQueue, ot
         await asyncio.gather(work(queue, stored), work(other, stored))
     assert len(stored) == 40
     assert sum(isinstance(item, SessionEndedItem) for item in stored) == 20
+    await other.aclose()
 
 
 async def test_consumers_that_are_long_gone_are_forgotten_and_those_that_hold_something_are_not(
@@ -244,46 +254,46 @@ async def test_one_read_takes_a_bounded_number_of_bytes(
 
 
 async def test_a_paused_redis_is_unavailable_soon_and_everything_goes_on_after_it(
-    server: RedisServer, queue: RedisErrorQueue
+    server: RedisServer, impatient: RedisErrorQueue
 ) -> None:
     first = sample_error()
-    await queue.put([first])
+    await impatient.put([first])
     server.pause()
     async with asyncio.timeout(SOON):
         results = await asyncio.gather(
-            *(queue.put([sample_error()]) for _ in range(5)),
-            queue.receive(limit=10, wait_seconds=60),
-            queue.acknowledge(["1-1"]),
-            queue.depth(),
+            *(impatient.put([sample_error()]) for _ in range(5)),
+            impatient.receive(limit=10, wait_seconds=60),
+            impatient.acknowledge(["1-1"]),
+            impatient.depth(),
             return_exceptions=True,
         )
     assert [type(result) for result in results] == [QueueUnavailable] * 8
     server.resume()
     last = sample_error()
-    await queue.put([last])
-    found = items_of(await received(queue, 2))
+    await impatient.put([last])
+    found = items_of(await received(impatient, 2))
     # What was put while nobody answered may be there: its producer was told to put it again.
     while found[-1] != last:
-        found += items_of(await received(queue, 1))
+        found += items_of(await received(impatient, 1))
     assert found[0] == first
 
 
 async def test_what_a_lost_answer_took_with_it_is_given_again(
-    server: RedisServer, queue: RedisErrorQueue, raw: redis.asyncio.Redis
+    server: RedisServer, impatient: RedisErrorQueue, raw: redis.asyncio.Redis
 ) -> None:
     seen, lost, new = sample_error(), sample_error(), sample_error()
-    await queue.put([seen])
-    assert items_of(await received(queue, 1)) == [seen]
-    await queue.put([lost])
+    await impatient.put([seen])
+    assert items_of(await received(impatient, 1)) == [seen]
+    await impatient.put([lost])
     # Given to this consumer by Redis, but never seen by it: the answer did not arrive.
     (consumer,) = await raw.xinfo_consumers(KEY, stream.GROUP)
     await raw.xreadgroup(stream.GROUP, consumer["name"], {KEY: ">"})
     server.pause()
     with pytest.raises(QueueUnavailable, match=r"did not answer|Timeout"):
-        await queue.receive(limit=10, wait_seconds=60)
+        await impatient.receive(limit=10, wait_seconds=60)
     server.resume()
-    await queue.put([new])
-    assert items_of(await received(queue, 2)) == [lost, new]
+    await impatient.put([new])
+    assert items_of(await received(impatient, 2)) == [lost, new]
 
 
 async def test_a_redis_without_memory_takes_nothing_and_gives_what_it_has(
@@ -331,13 +341,23 @@ async def test_a_redis_that_is_not_there_is_unavailable_at_once_and_closing_work
 
 
 async def test_a_cancelled_receive_strands_nothing(queue: RedisErrorQueue) -> None:
-    waiting = asyncio.create_task(queue.receive(limit=10, wait_seconds=60))
-    item = sample_error()
-    await queue.put([item])
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert items_of(await received(queue, 1)) == [item]
+    cancelled = 0
+    for turns in range(20):  # from before the item is put until after it is here
+        waiting = asyncio.create_task(queue.receive(limit=10, wait_seconds=60))
+        item = sample_error()
+        putting = asyncio.create_task(queue.put([item]))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await putting
+        try:
+            given = list(await waiting)
+        except asyncio.CancelledError:
+            cancelled += 1
+            given = await received(queue, 1)
+        assert items_of(given) == [item]
+        await queue.acknowledge([delivery.position for delivery in given])
+    assert cancelled
 
 
 # ------------------------------------------------------------------ passwords

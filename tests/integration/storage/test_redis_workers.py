@@ -104,7 +104,7 @@ async def test_what_redis_accepted_is_there_after_it_was_killed() -> None:
                 accepted.extend(item.record.id for item in items)
 
     async with redis_server(appendonly=True, appendfsync="always") as redis:
-        queue = RedisErrorQueue(redis.url, answer_seconds=2.0)
+        queue = RedisErrorQueue(redis.url)
         for _ in range(3):
             before = len(accepted)
             producers = [asyncio.create_task(produce(queue)) for _ in range(20)]
@@ -122,9 +122,7 @@ async def test_what_redis_accepted_is_there_after_it_was_killed() -> None:
 
 async def test_the_spool_covers_an_outage_and_replays_it_in_order(tmp_path: Path) -> None:
     async with redis_server(appendonly=True) as redis:
-        queue = SpooledErrorQueue(
-            RedisErrorQueue(redis.url, answer_seconds=1.0), tmp_path / "spool", longest_pause_seconds=0.05
-        )
+        queue = SpooledErrorQueue(RedisErrorQueue(redis.url), tmp_path / "spool", longest_pause_seconds=0.05)
         items = [sample_error() for _ in range(30)]
         for item in items[:10]:
             await queue.put([item])
