@@ -120,7 +120,7 @@ async def test_a_refused_token_is_the_end_and_nothing_comes_after_it() -> None:
     async with ScriptedPlatform() as platform, connected(platform, told) as session:
         platform.token = "the session is over"
         await runner_hangs_up(platform)
-        end = await asyncio.wait_for(session.closed, 5)
+        end = await asyncio.wait_for(session.closed, 20)
         assert told.codes == [("WEBRTC_CONNECTION_CLOSED", True), ("WEBRTC_CONNECTION_CLOSED", False)]
         assert "401" in told.errors[1].message
         assert end.error is told.errors[1]
@@ -135,7 +135,7 @@ async def test_when_all_tries_failed_a_final_error_says_why() -> None:
         platform._signaling.close()
         await platform._signaling.wait_closed()
         await runner_hangs_up(platform)
-        await asyncio.wait_for(session.closed, 5)
+        await asyncio.wait_for(session.closed, 20)
     assert told.codes == [("WEBRTC_CONNECTION_CLOSED", True), ("WEBRTC_CONNECTION_CLOSED", False)]
     assert "3 tries" in told.errors[1].message
     assert "cannot be reached" in told.errors[1].message
@@ -154,9 +154,9 @@ async def test_nobody_comes_back_to_what_is_over(last_word: dict[str, Any] | Non
         else:
             platform.runner.send(error_of(platform) if "reason" not in last_word else last_word)
             assert platform.runner.peer is not None
-            assert await platform.runner.peer.flush(2)
+            assert await platform.runner.peer.flush(10)
         await runner_hangs_up(platform)
-        await asyncio.wait_for(session.closed, 5)
+        await asyncio.wait_for(session.closed, 20)
         assert len(joins(platform)) == 1
     assert told.states == [SessionState.CONNECTED, SessionState.ENDED]
     assert len(told.errors) == (1 if last_word == {"type": "session_error"} else 0)
@@ -168,7 +168,7 @@ async def test_the_gateway_can_end_a_session_that_waits_to_be_resumed() -> None:
         await runner_hangs_up(platform)
         await until(lambda: bool(told.errors))
         await platform.signal(error_of(platform, code="RUNNER_INTERNAL"))
-        end = await asyncio.wait_for(session.closed, 5)
+        end = await asyncio.wait_for(session.closed, 20)
     assert told.codes == [("WEBRTC_CONNECTION_CLOSED", True), ("RUNNER_INTERNAL", False)]
     assert end.reason == "RUNNER_INTERNAL"
 

@@ -27,6 +27,7 @@ from voicethere.client import (
     WavSink,
     WavSource,
     connect_session,
+    recovery,
     start_session,
 )
 from voicethere.client.audio import rms
@@ -122,7 +123,7 @@ async def test_an_ending_error_is_told_once_and_nothing_after_it() -> None:
         platform.runner.send({"type": "session_close", "reason": "agent_error"})
         peer = platform.runner.peer
         assert peer is not None
-        assert await peer.flush(2)
+        assert await peer.flush(10)
         await peer.close()
         end = await session.closed
         assert [error.code for error in errors] == ["IDLE_TIMEOUT_CALLBACK_FAILED", "AGENT_HANDLER_FAILED"]
@@ -143,7 +144,7 @@ async def test_a_large_error_arrives_whole_before_the_close() -> None:
         platform.runner.send(error_of(platform, stack="s" * 55_000))
         peer = platform.runner.peer
         assert peer is not None
-        assert await peer.flush(2)
+        assert await peer.flush(10)
         await peer.close()
         await session.closed
     assert errors[0].stack == "s" * 55_000
@@ -172,7 +173,7 @@ async def test_how_a_close_is_told(message: dict[str, Any] | None, code: str | N
         assert peer is not None
         if message is not None:
             platform.runner.send(message)
-            assert await peer.flush(2)
+            assert await peer.flush(10)
         await peer.close()
         end = await session.closed
         assert [error.code for error in errors] == ([] if code is None else [code])
@@ -190,12 +191,16 @@ async def test_the_gateway_tells_when_the_runner_died() -> None:
         cut_wires(platform.runner.peer)
         await platform.signal(error_of(platform, code="RUNNER_INTERNAL"))
         await platform.signal({"type": "peer-left", "peerId": "voice-agent-server"})
-        end = await asyncio.wait_for(session.closed, 5)
+        end = await asyncio.wait_for(session.closed, 20)
         assert [error.code for error in errors] == ["RUNNER_INTERNAL"]
         assert end.reason == "RUNNER_INTERNAL"
 
 
-async def test_an_explanation_on_the_socket_that_comes_after_the_loss_is_the_only_one() -> None:
+async def test_an_explanation_on_the_socket_that_comes_after_the_loss_is_the_only_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # It comes a moment after the loss; on a machine that is held up that may be more than half a second.
+    monkeypatch.setattr(recovery, "_EXPLANATION_GRACE_SECONDS", 20.0)
     errors: list[SessionErrorEnvelope] = []
     async with (
         ScriptedPlatform() as platform,
@@ -289,7 +294,7 @@ async def test_close_from_inside_an_async_callback() -> None:
             sessions.append(session)
             platform.runner.send({"go": True})
             assert (await session.closed).reason == "client_close_signal"
-        await asyncio.wait_for(finished.wait(), 2)
+        await asyncio.wait_for(finished.wait(), 20)
 
 
 async def test_a_refused_token() -> None:
@@ -401,7 +406,7 @@ async def test_voice_both_ways(tmp_path: Path) -> None:
         assert speaker.rms_since() < 0.001
         playback = peer.speech.play(encode_speech(one_chunk(tone(0.4, 22_050)), 22_050))
         assert await playback.finished()
-        assert await peer.speech.drained(2)
+        assert await peer.speech.drained(10)
         await until(lambda: speaker.sound_seconds_since(moment) > 0.35)
         assert speaker.first_sound_since(moment) is not None
         assert speaker.sound_seconds_since(moment) < 0.5
