@@ -24,10 +24,11 @@ async def test_both_sides_notice_when_the_wires_are_cut_and_say_so_once() -> Non
 
 
 async def test_an_idle_connection_is_asked_again_and_again_and_answers() -> None:
-    async with pair(patience=QUICK) as both:
-        async with asyncio.timeout(5):
+    # Asked soon, and however late the answer comes on a loaded machine: it comes.
+    async with pair(patience=Patience(quiet_seconds=QUICK.quiet_seconds, answer_seconds=20)) as both:
+        async with asyncio.timeout(60):
             for _ in range(3):
-                assert await liveness.answers(both.server._dtls_transport().transport, 1.0)
+                assert await liveness.answers(both.server._dtls_transport().transport, 20)
                 await asyncio.sleep(QUICK.quiet_seconds)
         assert not both.at_server.of(PeerVanished)
         assert not both.at_client.of(PeerVanished)

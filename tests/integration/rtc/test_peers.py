@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from voicethere.adapters.rtc import outbound, sctp_flush
 from voicethere.adapters.rtc import peer as peer_module
-from voicethere.adapters.rtc import sctp_flush
 from voicethere.adapters.rtc.candidates import MalformedCandidate
 from voicethere.adapters.rtc.client_peer import ClientPeer
 from voicethere.adapters.rtc.descriptions import BadDescription
@@ -148,29 +148,32 @@ async def test_audio_both_ways_keeps_its_length_and_loudness() -> None:
         down = both.server.speech.play(encode_speech(chunks_of(tone(0.5, 22_050)), 22_050))
         up = both.client.speech.play(await encode_all(chunks_of(tone(0.5, 16_000)), 16_000))
         assert await asyncio.gather(down.finished(), up.finished()) == [True, True]
-        assert await both.server.speech.drained(3)
+        assert await both.server.speech.drained(10)
         await both.at_client.until(lambda: loud(both.at_client.pcm, 48_000) >= 0.46)
         await both.at_server.until(lambda: loud(both.at_server.pcm, 16_000) >= 0.46)
         assert loud(both.at_client.pcm, 48_000) < 0.56
         assert loud(both.at_server.pcm, 16_000) < 0.56
 
 
-async def test_speech_after_silence_is_heard_whole_and_without_a_gap() -> None:
-    # Its first packets come in one go (the track's head start): none of them may be lost for it.
+async def test_speech_after_silence_is_heard_whole_and_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its first packets come in one go (the track's head start): none of them may be lost for it. Where the
+    # machine holds the track up for longer than it catches up with, a gap is right.
+    monkeypatch.setattr(outbound, "_MAX_LAG_SAMPLES", 60 * 48_000)
     async with pair(audio=True) as both:
         speech = both.server.speech
         assert speech is not None
-        assert await speech.drained(3)
+        assert await speech.drained(10)
         both.at_client.pcm.clear()
         playback = speech.play(await encode_all(chunks_of(tone(0.6, 48_000)), 48_000))
         assert await playback.finished()
-        assert await speech.drained(3)
-        await both.at_client.until(lambda: loud(both.at_client.pcm, 48_000) >= 0.56)
+        assert await speech.drained(10)
+        await both.at_client.until(lambda: loud(both.at_client.pcm, 48_000) >= 0.58)
         heard = np.frombuffer(bytes(both.at_client.pcm), np.int16)
-        first, *_, last = np.flatnonzero(np.abs(heard) > 1000)
-        assert 0.58 <= (last - first) / 48_000 <= 0.64
-        quietest = min(np.abs(heard[at : at + 960]).max() for at in range(first, last - 960, 960))
+        first = np.flatnonzero(np.abs(heard) > 1000)[0]
+        # Without a gap up to the codec's last milliseconds, which come with the silence behind them.
+        quietest = min(np.abs(heard[at : at + 960]).max() for at in range(first, first + 27_840 - 960, 960))
         assert quietest > 1000
+        assert loud(heard[first:].tobytes(), 48_000) <= 0.64
 
 
 async def test_speech_is_interrupted_in_the_middle_and_the_next_one_plays() -> None:
@@ -179,7 +182,7 @@ async def test_speech_is_interrupted_in_the_middle_and_the_next_one_plays() -> N
         assert speech is not None
         first = speech.play(encode_speech(chunks_of(tone(30, 8000)), 8000))
         second = speech.play([b"\xf8\xff\xfe"] * 5)
-        await asyncio.wait_for(first.started.wait(), 5)
+        await asyncio.wait_for(first.started.wait(), 10)
         assert speech.speaking
         assert speech.interrupt_all() == 2
         assert await first.finished() is False
@@ -214,17 +217,19 @@ async def test_packets_that_cannot_be_decoded_are_told_and_survived() -> None:
     async with pair(audio=True) as both:
         assert both.client.speech is not None
         both.client.speech.play([os.urandom(40) for _ in range(25)] + [b"\xff" * 3] * 25)
+        began = asyncio.get_running_loop().time()
         await both.at_server.until(lambda: both.server.counts.audio_problems >= 3)
         both.client.speech.play(await encode_all(chunks_of(tone(0.4, 16_000)), 16_000))
-        await both.at_server.until(lambda: loud(both.at_server.pcm[-12_800:], 16_000) > 0.3)
-        assert len(both.at_server.of(AudioProblem)) <= 3  # one a second, however many there are
+        await both.at_server.until(lambda: loudest(both.at_server.pcm, 16_000, 0.4) > 0.3)
+        seconds = asyncio.get_running_loop().time() - began
+        assert len(both.at_server.of(AudioProblem)) <= 1 + seconds  # one a second, however many there are
 
 
 async def test_a_flush_before_the_close_loses_nothing() -> None:
     async with pair() as both:
         for _ in range(3):
             assert both.server.send_control("x" * 60_000)
-        assert await both.server.flush(5)
+        assert await both.server.flush(10)
         assert await both.server.close()
         await both.at_client.until(lambda: both.client.state is ConnectionState.CLOSED)
         assert [len(event.data) for event in both.at_client.of(ControlReceived)] == [60_000] * 3
@@ -398,7 +403,7 @@ async def test_channels_that_are_not_ours_are_closed() -> None:
         foreign = both.client._connection.createDataChannel("something-else")
         closed = asyncio.Event()
         foreign.on("close", closed.set)
-        await asyncio.wait_for(closed.wait(), 5)
+        await asyncio.wait_for(closed.wait(), 10)
         assert both.server.counts.foreign_channels == 1
 
 
@@ -428,11 +433,11 @@ async def test_the_flush_still_finds_what_it_looks_at() -> None:
         assert sctp is not None
         assert sctp_flush.established(sctp)
         assert sctp_flush.remote_max_message_size(sctp) == 262_144
-        assert await sctp_flush.flushed(sctp, 2)
+        assert await sctp_flush.flushed(sctp, 10)
         assert sctp_flush.outstanding(sctp) == 0
         both.server.send_control("x" * 60_000)
         assert sctp_flush.outstanding(sctp) > 0
-        assert await sctp_flush.flushed(sctp, 2)
+        assert await sctp_flush.flushed(sctp, 10)
         assert sctp_flush.outstanding(sctp) == 0
     assert not sctp_flush.established(sctp)
 
@@ -442,3 +447,9 @@ def loud(pcm: bytes | bytearray, rate: int) -> float:
     step = rate // 100 * 2
     parts = (bytes(pcm[start : start + step]) for start in range(0, len(pcm), step))
     return sum(len(part) / 2 / rate for part in parts if rms(part) > 0.03)
+
+
+def loudest(pcm: bytes | bytearray, rate: int, seconds: float) -> float:
+    """As `loud`, of the loudest part of so many seconds: what was heard may lie some way back by now."""
+    size = int(seconds * rate) * 2
+    return max(loud(pcm[at : at + size], rate) for at in range(0, max(1, len(pcm) - size + 1), size // 8))
