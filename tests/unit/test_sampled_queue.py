@@ -16,7 +16,7 @@ from voicethere.testing.queue import InMemoryErrorQueue, sample_error
 from voicethere.wire.queue import ErrorItem, QueueItem, SuppressedItem
 
 RULES = StormRules(burst=5, per_second=1.0, summary_seconds=5.0)
-SOON = 10.0
+SOON = 30.0
 
 
 class Naps:

@@ -19,7 +19,7 @@ from voicethere.core.ports import QueueUnavailable
 from voicethere.testing.queue import InMemoryErrorQueue, sample_error
 from voicethere.wire.queue import ErrorItem, QueueItem, SessionEndedItem, encode
 
-SOON = 10.0
+SOON = 30.0
 RESERVE = 64 * 1024
 HEADER = 12
 

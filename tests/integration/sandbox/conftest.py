@@ -77,7 +77,7 @@ async def shared_sandbox(
     await sandbox.aclose()
 
 
-def _has_ended(pid: int, timeout_seconds: float = 10.0) -> bool:
+def _has_ended(pid: int, timeout_seconds: float = 30.0) -> bool:
     """Wait until a process is gone or only waits to be reaped by somebody else."""
     try:
         pidfd = os.pidfd_open(pid)

@@ -299,7 +299,7 @@ async def test_a_child_that_does_not_read_holds_up_its_sender_only(
             assert await anext(frames) == b"%d" % number
         assert not sending.done()
         deaf.kill()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await sending
     finally:
         await deaf.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -25,6 +26,8 @@ def children_of(pid: int) -> list[int]:
 
 
 def descriptors_of(pid: int) -> dict[str, str]:
+    if pid == os.getpid():
+        gc.collect()  # what other tests forgot must not close in between
     found = {}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -65,7 +68,9 @@ async def test_a_killed_zygote_is_reported_and_replaced(
     assert sandbox.zygote_pid not in (None, first)
     for child in children:
         await child.aclose()
-    assert first not in children_of(os.getpid()), "the dead zygote is reaped"
+    async with asyncio.timeout(30):  # the dead zygote is reaped
+        while first in children_of(os.getpid()):  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.01)
 
 
 async def test_a_start_during_the_zygotes_death_says_so(sandbox: ZygoteSandbox, spec: MakeSpec) -> None:
@@ -129,7 +134,7 @@ async def test_nothing_outlives_a_killed_runner(
         sys.executable, str(entries / "sandbox_runner.py"), str(scratch), stdout=asyncio.subprocess.PIPE
     )
     assert runner.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         who = json.loads(await runner.stdout.readline())
     assert len(list(scratch.glob("sandbox-*"))) == 1
     # Another sandbox on the same root leaves the folder of one that lives alone.
@@ -197,7 +202,7 @@ async def test_a_start_cancelled_at_any_moment_leaves_nothing(sandbox: ZygoteSan
         await child.aclose()
     assert cancelled > 10
     # A child that came for nobody is killed when it comes; a further start is answered after that.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while children_of(zygote):
             await one_round(sandbox, spec)
     await one_round(sandbox, spec)

@@ -56,7 +56,8 @@ async def synthesizer() -> AsyncIterator[EspeakSynthesizer]:
 
 @pytest.fixture
 async def recognizer() -> AsyncIterator[PocketsphinxRecognizer]:
-    recognizer = PocketsphinxRecognizer()
+    # Dictation takes seconds, and on a loaded machine more of them: not what these tests are about.
+    recognizer = PocketsphinxRecognizer(timeout_seconds=60)
     yield recognizer
     await recognizer.aclose()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import select
 import signal
@@ -24,6 +25,7 @@ SYNTHESIZER = "voicethere.adapters.speech.synthesizer_process"
 
 
 def descriptors() -> set[str]:
+    gc.collect()  # what other tests forgot must not close in between
     return set(os.listdir("/proc/self/fd"))
 
 

@@ -77,11 +77,12 @@ def test_without_a_key_it_says_how_to_get_one() -> None:
 
 
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    monkeypatch.setenv("VOICETHERE_API_BASE", f"http://127.0.0.1:{port}")
-    monkeypatch.setenv("VOICETHERE_API_KEY", "vth_key")
-    assert f"cannot reach http://127.0.0.1:{port}" in failed("projects", "list")
+    with socket.socket() as silent:  # it does not listen, and nobody else can on its port
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("VOICETHERE_API_BASE", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("VOICETHERE_API_KEY", "vth_key")
+        assert f"cannot reach http://127.0.0.1:{port}" in failed("projects", "list")
 
 
 @pytest.mark.parametrize(
