@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import uvicorn
 
@@ -19,8 +20,9 @@ from voicethere.adapters.http.request_ids import RequestIds
 from voicethere.adapters.relay.embedded import EmbeddedRelayHub, EmbeddedRunnerLink
 from voicethere.adapters.relay.shared import HubView, SharedHub
 from voicethere.adapters.store.store import SessionRecord, Store, StoreUnavailable
+from voicethere.cli.http_server import KEEP_ALIVE_SECONDS
 from voicethere.core.clock import SystemClock
-from voicethere.core.ports import RunnerLink
+from voicethere.core.ports import Clock, RunnerLink
 from voicethere.errors.codes import SessionErrorCode
 from voicethere.errors.convert import make_record
 from voicethere.roles.gateway.access import Access, KeyOutOfPath
@@ -52,10 +54,15 @@ SETTINGS = GatewaySettings(
     look_seconds=0.1,
     recover_seconds=0.1,
     orphan_seconds=0.3,
-    gap_seconds=0.2,
-    sweep_seconds=0.1,
+    # Longer than any test: a machine that is busy would take what is only late for lost, and make up for it
+    # (`IMPATIENT` is for tests of that).
+    again_seconds=600.0,
+    gap_seconds=600.0,
+    sweep_seconds=600.0,
     sockets=SocketLimits(of_process=40, of_project=30, of_conversation=20, queue_frames=50),
 )
+IMPATIENT = msgspec.structs.replace(SETTINGS, gap_seconds=0.2, sweep_seconds=0.1)
+"""Of gateways that soon look whether frames of others were lost on their way."""
 
 
 class ScriptedChats:
@@ -191,16 +198,17 @@ class ScriptedChats:
 class Served:
     """A gateway on a uvicorn of its own."""
 
-    def __init__(self, world: World, settings: GatewaySettings, store: Store) -> None:
+    def __init__(self, world: World, settings: GatewaySettings, store: Store, clock: Clock) -> None:
         self._world = world
         self._settings = settings
         self._store = store
+        self._clock = clock
 
     async def start(self) -> None:
         world = self._world
         self.view = world.shared.view(lambda message: True)
         access = Access(self._store, BearerAuth(self._store.find_key, token_hash(SERVICE_TOKEN)))
-        self.gateway = Gateway(self._store, self.view, access, SystemClock(), self._settings)
+        self.gateway = Gateway(self._store, self.view, access, self._clock, self._settings)
         self.running = asyncio.create_task(self.gateway.run(), name="gateway")
         http: Any = build_app(
             [chat_router(self.gateway)],
@@ -212,7 +220,14 @@ class Served:
         )
         app = KeyOutOfPath(with_chat(http, RequestIds(chat_sockets(self.gateway))))
         config = uvicorn.Config(
-            app, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=2, ws=ChatWebSockets
+            app,
+            port=0,
+            log_config=None,
+            lifespan="off",
+            # As the platform's own servers: longer than clients keep theirs.
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=2,
+            ws=ChatWebSockets,
         )
         config.load()
         self._server = uvicorn.Server(config)
@@ -254,8 +269,14 @@ class World:
     async def new_key(self, kind: KeyKind, project_id: str | None = None) -> str:
         return await issue_key(self.store, self.org_id, kind, project_id)
 
-    async def gateway(self, settings: GatewaySettings = SETTINGS, *, store: Store | None = None) -> Served:
-        served = Served(self, settings, store or self.store)
+    async def gateway(
+        self,
+        settings: GatewaySettings = SETTINGS,
+        *,
+        store: Store | None = None,
+        clock: Clock | None = None,
+    ) -> Served:
+        served = Served(self, settings, store or self.store, clock or SystemClock())
         await served.start()
         self._stack.push_async_callback(served.stop)
         return served

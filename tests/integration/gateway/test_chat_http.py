@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.waiting import eventually
 from tests.integration.gateway.conftest import SERVICE_TOKEN, SETTINGS, Served, World
 from tests.integration.gateway.talking import ChatApi, says
 from voicethere.adapters.store.records import Timeline
 from voicethere.adapters.store.store import Store, StoreUnavailable
+from voicethere.core.clock import SystemClock
 from voicethere.core.conversation import MAX_PENDING_PROMPTS, MAX_PROMPT_CHARS
 from voicethere.roles.gateway.gateway import SNAPSHOTS_AT_ONCE
 from voicethere.wire.control_plane import KeyKind
@@ -241,25 +241,35 @@ async def test_a_project_may_require_issued_ids(world: World, served: Served, ap
     await talker.until(says("user", "hello"))
 
 
+class LaterClock(SystemClock):
+    """A time of day that stands still until it is made later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = super().now()
+        self.later = 0.0
+
+    def now(self) -> float:
+        return self._begun + self.later
+
+
 async def test_an_issued_id_expires(world: World) -> None:
     await world.store.put_project_settings(
         world.project_id, ProjectSettings(require_issued_conversations=True)
     )
-    served = await world.gateway()
-    api = world.client(served)
-    record = await world.store.issue_conversation(world.project_id, seconds=1)
-    assert (await api.timeline(record.id))["version"] == 0
+    clock = LaterClock()
+    api = world.client(await world.gateway(clock=clock))
+    record = await world.store.issue_conversation(world.project_id, seconds=3600)
     assert record.expires_at is not None
-
-    async def gone() -> bool:
-        return not await served.gateway.is_issued(world.project_id, record.id)
-
-    await eventually("the id expires", gone)
+    clock.later = 3000.0
+    assert (await api.timeline(record.id))["version"] == 0
+    clock.later = 3601.0
     refused(await api.say(record.id, "x"), 404, "NOT_FOUND")
 
 
 @pytest.mark.states("sem-chat/gateway/same-limits")
-async def test_the_months_limit_refuses_what_would_start_a_session(world: World, api: ChatApi) -> None:
+async def test_the_months_limit_refuses_what_would_start_a_session(world: World) -> None:
+    api = world.client(await world.gateway(clock=LaterClock()))  # the month does not end meanwhile
     await world.store.put_project_settings(world.project_id, ProjectSettings(monthly_session_limit=1))
     await world.conversation(api, "first")
     no = await api.say("second", "hello")

@@ -11,8 +11,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
-from tests.e2e.waiting import eventually_true
-from tests.integration.gateway.conftest import SETTINGS, Served, World
+from tests.e2e.waiting import eventually, eventually_true
+from tests.integration.gateway.conftest import IMPATIENT, SETTINGS, Served, World
 from tests.integration.gateway.talking import ChatApi, assert_numbered, of_type, says, upsert
 from voicethere.adapters.relay.shared import HubView
 from voicethere.adapters.store.store import StoreUnavailable
@@ -165,10 +165,16 @@ async def test_what_is_said_twice_or_by_two_is_told_once(world: World, served: S
 
 async def test_frames_that_are_lost_between_gateways_are_made_up_for(world: World, api: ChatApi) -> None:
     """With a lost last frame there is no gap to see: the gateways compare themselves with the database."""
-    other = await world.gateway()
+    other = await world.gateway(IMPATIENT)
     talker = await world.client(other).listen("c")
     session_id = await world.conversation(api, "c", "hello")
     await talker.until(says("user", "hello"))
+
+    async def taken() -> bool:
+        return not await world.store.pending_prompts(world.project_id, "c")
+
+    # Or the other one might see to it, and so care for the session again.
+    await eventually("the prompt is taken", taken)
 
     async def lose(notice: object) -> None:
         assert isinstance(notice, ChatFrames)
@@ -450,7 +456,8 @@ async def test_a_gateway_that_ends_sends_its_clients_elsewhere(world: World) -> 
     talker = await world.client(served).listen("c")
     await served.gateway.drain()
     assert await talker.closed() == 1001
-    assert len(served.gateway.here) == 0
+    async with asyncio.timeout(20):  # `drain` waits for it, but not for ever
+        await served.gateway.here.none_left.wait()
 
 
 @pytest.mark.states("sem-chat/gateway/seq")

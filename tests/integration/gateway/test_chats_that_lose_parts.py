@@ -108,7 +108,8 @@ async def test_conversations_past_the_room_there_is_wait_and_are_answered_in_the
             for name in names:
                 await api.accepted(name, f"bye {name}")
                 await begun(operator, deployed.project_id, name)
-            for talker in talkers:
+            for name, talker in zip(names, talkers, strict=True):
+                await talker.until(says("user", f"bye {name}"))
                 assert [event["type"] for event in talker.events] == ["timeline.upsert"], "the user's own"
             await api.accepted("held-0", "bye")
             answers = [
