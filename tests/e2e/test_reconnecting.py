@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest
 
 NEVER_IDLE = {"idle_timeout_enabled": False}
 GRACE_SECONDS = 3
-IMPATIENT = ("quiet_seconds=0.3", "answer_seconds=0.5", f"rejoin_seconds={GRACE_SECONDS}")
+IMPATIENT = ("quiet_seconds=0.3", "answer_seconds=1.5", f"rejoin_seconds={GRACE_SECONDS}")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -249,16 +249,25 @@ async def test_a_client_that_was_killed_is_waited_for_and_no_longer(
 
 
 async def test_a_session_that_is_over_is_not_rejoined(
-    platform: RunningPlatform, operator: Operator, data: Deployed
+    platform: RunningPlatform, operator: Operator, data: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     person = Person()
     credentials = await credentials_of(platform, data)
     async with person.session(credentials) as session:
-        session._recovery._delays = (GRACE_SECONDS + 3.0,)
+        over = asyncio.Event()
+        join = session._link.join
+
+        async def join_too_late() -> None:
+            await over.wait()
+            await join()
+
+        monkeypatch.setattr(session._link, "join", join_too_late)
+        session._recovery._delays = (0.2, PATIENCE)  # a try may take until the next one
         drop_socket(session)
         await break_peer(session)
         row = await ended(operator, data, credentials)
         assert row["end_reason"] == "client_disconnected"
+        over.set()
         end = await asyncio.wait_for(session.closed, 20)
     assert [(error.code, error.recoverable) for error in person.errors] == [
         ("WEBRTC_CONNECTION_CLOSED", True),
