@@ -45,6 +45,11 @@ def advance(platform: Platform, seconds: float) -> None:
     platform.service.tick()
 
 
+async def looked(platform: Platform) -> None:
+    """Once the coordinator has looked for what is due: a tick while it does so is no further look."""
+    await eventually(lambda: not platform.coordinator._looking)
+
+
 # ---------------------------------------------------------------------- failures
 
 
@@ -192,11 +197,13 @@ async def test_a_poll_keeps_a_place_and_silence_loses_it(platform: Platform) -> 
     await platform.until(silent, status="waiting")
 
     advance(platform, 60 * 60)
+    await looked(platform)
     state = await platform.poll(polled)
     assert state["waiting_since"] == "2026-06-19T12:00:00.000Z"
     assert state["queue_last_seen_at"] == "2026-06-19T13:00:00.000Z"
     assert state["waiting_expires_at"] == "2026-06-19T15:00:00.000Z"
     advance(platform, 60 * 60 + 1)
+    await looked(platform)  # and only then polled: that would keep its place
     await failed(platform, silent, "CAPACITY_WAIT_EXPIRED")
     assert (await platform.poll(polled))["status"] == "waiting"
 
