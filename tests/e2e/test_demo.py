@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.e2e.waiting import runs
 from voicethere.cli.demo.phrases import CRASH_PHRASE, PHRASES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -57,8 +59,13 @@ def orphans() -> Iterator[Callable[[], list[str]]]:
     before = {child.pid for child in psutil.Process().children(recursive=True)}
 
     def look() -> list[str]:
-        now = psutil.Process().children(recursive=True)
-        return [" ".join(child.cmdline()) for child in now if child.pid not in before]
+        left = []
+        for child in psutil.Process().children(recursive=True):
+            # One that has ended has nobody but us to collect it, and no command line.
+            if child.pid not in before and runs(child):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    left.append(" ".join(child.cmdline()))
+        return left
 
     yield look
     libc.prctl(PR_SET_CHILD_SUBREAPER, 0)
