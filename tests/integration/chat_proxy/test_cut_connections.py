@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.integration.chat_proxy.behind import Behind, behind, timings
+from tests.integration.chat_proxy.behind import Behind, behind
 from tests.integration.chat_proxy.conftest import Gateway
-from voicethere.chat import ChatHttpError
+from voicethere.chat import ChatHttpError, ChatTimings
 from voicethere.testing.bad_network import Armed, Fault, How
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
+# A test shortens only the time that runs out in it: what is only late on a busy machine is no failure.
 SECONDS = 30.0
 CUTS = [How.RESET, How.END]
 
@@ -104,7 +105,9 @@ def _lost_once(chat: Behind, how: How) -> None:
 
 
 async def test_a_socket_that_is_never_answered(gateway: Gateway, told: str) -> None:
-    async with behind(gateway.base_url, conv_id=told, timings=timings(1.0)) as chat:
+    async with behind(
+        gateway.base_url, conv_id=told, timings=ChatTimings(open_wait=0.2, open_timeout=2.0)
+    ) as chat:
         stall = chat.network.arm(chat.before("GET /ws", 10, How.STALL))
         await chat.manager.connect(chat.conv_id)
         await happened(stall)
@@ -116,7 +119,7 @@ async def test_a_socket_that_is_never_answered(gateway: Gateway, told: str) -> N
 
 async def test_an_open_socket_that_falls_silent(gateway: Gateway, told: str) -> None:
     """Nobody closes it: that nothing answers a ping is how it is known to be dead."""
-    async with behind(gateway.base_url, conv_id=told, timings=timings(1.0)) as chat:
+    async with behind(gateway.base_url, conv_id=told, timings=ChatTimings(ping_interval=1.0)) as chat:
         await chat.manager.connect(chat.conv_id)
         stall = chat.network.arm(Fault(toward=chat.before("").toward, at=b"\x89", how=How.STALL))
         await happened(stall)
@@ -152,7 +155,7 @@ async def test_a_snapshot_cut_within_its_answer(
 
 
 async def test_a_snapshot_that_is_never_answered(gateway: Gateway, told: str) -> None:
-    async with behind(gateway.base_url, conv_id=told, timings=timings(1.0)) as chat:
+    async with behind(gateway.base_url, conv_id=told, timings=ChatTimings(snapshot_timeout=1.0)) as chat:
         await _not_hydrated(chat, chat.after(b"HTTP/1.1 200", 10, How.STALL))
 
 
@@ -228,7 +231,7 @@ async def test_a_prompt_whose_answers_body_is_cut_was_accepted(gateway: Gateway,
 
 
 async def test_a_prompt_that_is_never_answered(gateway: Gateway) -> None:
-    async with behind(gateway.base_url, timings=timings(1.0)) as chat:
+    async with behind(gateway.base_url, timings=ChatTimings(prompt_timeout=1.0)) as chat:
         await chat.manager.connect(chat.conv_id)
         chat.network.arm(chat.before("POST /chat", 20, How.STALL))
         await _not_sent(chat, "lost")
