@@ -14,6 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 
+# Each builds the whole site: seconds of work, and minutes where a machine has other things to do.
+pytestmark = pytest.mark.timeout(300)
+
 
 def build(out: Path, config: Path = ROOT / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -22,7 +25,7 @@ def build(out: Path, config: Path = ROOT / "mkdocs.yml") -> subprocess.Completed
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
 
 

@@ -64,7 +64,8 @@ def checks(layout: DataLayout, host: str, port: int) -> Sequence[Check]:
     """All of them, in the order of the report."""
     return (
         Check(name="python", run=machine.python, needed=True, todo=_REPORT),
-        Check(name="packages", run=machine.packages, needed=True, todo=_REPORT),
+        # It imports everything: more than 10 s on a small machine that is busy, which is no failure.
+        Check(name="packages", run=machine.packages, needed=True, todo=_REPORT, seconds=60.0),
         Check(name="memory", run=machine.memory, needed=False, todo=_REPORT),
         Check(name="sandbox walls", run=sandbox.walls, needed=True, todo=_REPORT),
         Check(name="confined child", run=sandbox.confined_child, needed=True, todo=_REPORT, seconds=20.0),
