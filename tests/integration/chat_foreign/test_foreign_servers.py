@@ -126,7 +126,7 @@ async def test_the_terminal_client_for_scripts(temper: type[ForeignServer]) -> N
             "--base-url",
             server.base_url,
             "--settle",
-            "0.1",
+            "0.5",  # the server may be held up between the end of a stream and the message that it made
             "--send",
             "hello",
         ]
