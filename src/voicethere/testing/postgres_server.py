@@ -19,7 +19,7 @@ from pathlib import Path
 from voicethere.testing.ports import free_port
 
 SUPERUSER = "postgres"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 
 _HOST = "127.0.0.1"
