@@ -18,6 +18,7 @@ import pytest_asyncio
 
 from tests.e2e.agents import ECHO
 from tests.e2e.waiting import agents_of, eventually_true
+from voicethere.cli.http_server import KEEP_ALIVE_SECONDS
 from voicethere.client import Credentials, SessionErrorEnvelope, connect_session
 from voicethere.testing.platform_process import Deployed, Operator, RunningPlatform, fresh_platform
 
@@ -97,7 +98,13 @@ async def test_a_crowd_is_served_in_order(platform: RunningPlatform, operator: O
     scratch = Path(platform.data_dir) / "runner" / "scratch"
     before = len(list(scratch.iterdir()))
     people = [Person(number, platform, deployed) for number in range(CROWD)]
-    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+    # Not the usual 5 s, which is how far apart polls are: httpcore may close a connection that expires just
+    # when it was given to a request. And not longer than the server keeps them.
+    limits = httpx.Limits(
+        max_connections=CONNECTIONS,
+        max_keepalive_connections=CONNECTIONS,
+        keepalive_expiry=0.8 * KEEP_ALIVE_SECONDS,
+    )
     async with httpx.AsyncClient(timeout=60, limits=limits) as http, asyncio.timeout(PATIENCE):
         await asyncio.gather(*(person.start(http) for person in people))
         await asyncio.gather(*(person.is_served(http) for person in people))
