@@ -64,6 +64,7 @@ class Verdict:
     good: bool
 
 
+_THREADS_WHY = "a process has up to 12 for the database and some for files, and keeps what was needed once"
 RULES: Sequence[tuple[str, Flat | Explained | Capped]] = (
     # The server's connections come and go with what its pools keep.
     ("postgresql/megabytes", Flat(8.0, 0.1, late=True)),
@@ -72,10 +73,12 @@ RULES: Sequence[tuple[str, Flat | Explained | Capped]] = (
         Capped(3600, "a connection keeps the files open that it has read: some 60 of each of 60 connections"),
     ),
     ("postgresql/*", Flat(80)),
-    # Each talks to the database over connections (and threads) that are made when so many are needed at once,
-    # which a quarter of the traffic does only now and then.
+    # A process makes a connection to the database, and a thread for it, when so many are needed at once (12
+    # at most), and keeps it. When that happens depends on how busy the machine is.
     ("chat gateways/descriptors", Flat(8)),
-    ("chat gateways/threads", Flat(8)),
+    ("control/threads", Capped(24, _THREADS_WHY)),
+    ("session services/threads", Capped(48, _THREADS_WHY)),
+    ("chat gateways/threads", Capped(48, _THREADS_WHY)),
     ("*/descriptors", Flat(4)),
     ("*/threads", Flat(2)),
     ("*/processes", Flat(0.5)),
