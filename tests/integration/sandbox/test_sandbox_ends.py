@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from voicethere.adapters.sandbox import ZygoteSandbox
+from voicethere.adapters.sandbox.zygote_process import ZygoteProcess
 from voicethere.core.ports import ChildExit, ChildSpec, SandboxUnavailable
 
 MakeSpec = Callable[..., ChildSpec]
@@ -83,6 +85,18 @@ async def test_a_start_during_the_zygotes_death_says_so(sandbox: ZygoteSandbox, 
     with pytest.raises(SandboxUnavailable, match="zygote"):
         await starting
     await one_round(sandbox, spec)
+
+
+async def test_who_comes_behind_a_fork_that_met_the_zygotes_death_does_not_meet_it_again() -> None:
+    zygote = await ZygoteProcess.spawn(preload=[], import_from=[])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        os.kill(zygote.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, zygote.pid, os.WEXITED | os.WNOWAIT)  # noqa: ASYNC222 - the loop must not hear of it
+        with pytest.raises(SandboxUnavailable, match="zygote does not answer"):
+            await zygote.fork(theirs, theirs.fileno(), theirs.fileno())
+    assert not zygote.alive
+    await zygote.aclose()
 
 
 async def test_ctrl_c_does_not_end_the_zygote(sandbox: ZygoteSandbox, spec: MakeSpec) -> None:

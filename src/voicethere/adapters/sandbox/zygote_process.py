@@ -147,6 +147,7 @@ class ZygoteProcess:
                 answer.result().kill()
             raise
         except OSError as error:
+            self._read()  # it has died, and whoever comes next must not meet it again
             raise SandboxUnavailable(f"the zygote does not answer: {error}") from error
         finally:
             # A child that arrives for nobody is killed, see `_take`.
