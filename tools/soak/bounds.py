@@ -65,6 +65,7 @@ class Verdict:
 
 
 _THREADS_WHY = "a process has up to 12 for the database and some for files, and keeps what was needed once"
+
 RULES: Sequence[tuple[str, Flat | Explained | Capped]] = (
     # The server's connections come and go with what its pools keep.
     ("postgresql/megabytes", Flat(8.0, 0.1, late=True)),
@@ -78,7 +79,7 @@ RULES: Sequence[tuple[str, Flat | Explained | Capped]] = (
     ("chat gateways/descriptors", Flat(8)),
     ("control/threads", Capped(24, _THREADS_WHY)),
     ("session services/threads", Capped(48, _THREADS_WHY)),
-    ("chat gateways/threads", Capped(48, _THREADS_WHY)),
+    ("chat gateways/threads", Flat(8)),
     ("*/descriptors", Flat(4)),
     ("*/threads", Flat(2)),
     ("*/processes", Flat(0.5)),
